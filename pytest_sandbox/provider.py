@@ -1,0 +1,189 @@
+"""What a provider is: the contract every engine and SDK adapter fulfils.
+
+Knows nothing of git, pytest or any SDK. ``pytest_sandbox.testing.ProviderConformance``
+checks every sentence of these docstrings against a real implementation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a provider can do; checked before anything starts."""
+
+    #: One line for the header: what stands between the tests and the host.
+    isolation: str
+    #: False only for the ``host`` provider: a visible warning is printed.
+    isolated: bool = True
+    #: ``Sandbox.snapshot`` and ``SandboxSpec.snapshot`` work.
+    snapshot: bool = False
+    #: The network can be kept off. Without it, ``network=False`` is refused, never ignored.
+    network_off: bool = False
+    #: Limits of ``SandboxSpec`` that are enforced: memory, cpus, disk, processes, file_size.
+    limits: frozenset[str] = frozenset()
+    #: Host paths can be shown read-only inside (``SandboxSpec.expose``).
+    host_paths: bool = False
+    #: What keeps the tests away from the supervisor: another namespace, another uid, nothing.
+    supervisor: Literal["namespace", "uid", "none"] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """What a sandbox shall be. Sizes in bytes, times in seconds, None for the provider's own."""
+
+    #: Names the sandbox in ledger, labels and messages; unique.
+    name: str
+    #: Lifetime after which the provider itself ends the sandbox, whatever became of us.
+    ttl: float
+    network: bool = False
+    memory: int | None = None
+    cpus: float | None = None
+    #: Bytes that may be written below ``Sandbox.root`` and to /tmp, each.
+    disk: int | None = None
+    #: Processes and threads at one time.
+    processes: int | None = None
+    #: Largest single file.
+    file_size: int | None = None
+    #: Start from what ``Sandbox.snapshot`` returned.
+    snapshot: str | None = None
+    #: ``Sandbox.snapshot`` will be called: keep what is written where it can be kept.
+    snapshotable: bool = False
+    #: Host paths shown read-only at the same path. Only what the user named.
+    expose: tuple[Path, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One program to run: no shell, no inherited environment."""
+
+    argv: tuple[str, ...]
+    #: Absolute; ``Sandbox.root`` when None.
+    cwd: str | None = None
+    #: The whole environment, but for PATH, HOME, TMPDIR and LANG, which get defaults.
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = b""
+    #: Seconds; None for no limit of its own.
+    timeout: float | None = None
+
+
+class Sink(Protocol):
+    """Receives output as it comes, unaltered and in order per stream. Slow is allowed."""
+
+    async def __call__(self, stream: Stream, data: bytes, /) -> None: ...
+
+
+class Sandbox(ABC):
+    """A running sandbox. Operations may run at the same time as each other."""
+
+    #: The provider's own name for it.
+    id: str
+    #: A writable folder, empty at first; it is what a snapshot keeps.
+    root: str
+    #: A writable folder for the supervisor, which programs run through ``demote`` cannot see
+    #: or change where ``Capabilities.supervisor`` is not "none".
+    control: str
+    #: Argument prefix with which the supervisor starts what it does not trust. stdin, stdout,
+    #: stderr, cwd and environment pass through it; killing its pid ends all below it.
+    demote: tuple[str, ...] = ()
+    #: A file that exists (inside) once something was killed for using too much memory.
+    oom_notice: str | None = None
+
+    @abstractmethod
+    async def exec(self, command: Command, sink: Sink | None = None) -> int:
+        """Run ``command`` to its end and return its exit status, 128 + N after signal N.
+
+        Cancelling kills the command and all its descendants. Descendants that outlive the
+        command stay until ``close``. All output reaches ``sink`` before this returns.
+
+        Raises:
+            CommandTimeout: ``command.timeout`` passed; the tree has been killed.
+            SandboxLost: the sandbox ended meanwhile, also by ``close`` or its time limit.
+            InfraError: the connection failed; the command may still be running.
+        """
+
+    @abstractmethod
+    async def write_file(
+        self, path: str, data: bytes | AsyncIterable[bytes], *, mode: int = 0o644
+    ) -> None:
+        """Create or replace the file at absolute ``path``; missing parent folders are made.
+
+        Raises:
+            OSError: it cannot be written (no space, a folder is there).
+            SandboxLost, InfraError: as ``exec``.
+        """
+
+    @abstractmethod
+    async def read_file(self, path: str, *, limit: int) -> bytes:
+        """The content of the regular file at absolute ``path``.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: not a regular file, or longer than ``limit`` bytes.
+            SandboxLost, InfraError: as ``exec``.
+        """
+
+    async def snapshot(self) -> str:
+        """Keep what is below ``root`` and return the name to start others from.
+
+        Everything running in the sandbox may be ended by it: only ``close`` is sure to work
+        afterwards. Present where ``Capabilities.snapshot``.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the sandbox and everything in it. May be called again, and at any time."""
+
+
+class Provider(ABC):
+    """Makes sandboxes. One instance serves a session; open it with ``async with``."""
+
+    #: The name users type.
+    name: str
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Find out whether sandboxes can be made here, without making one that stays.
+
+        Raises:
+            ProviderUnavailable: with what is missing, and what to do about it.
+        """
+
+    @abstractmethod
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Start a sandbox.
+
+        Raises:
+            NothingDone: no sandbox was made; may be tried again.
+            ProviderUnavailable: none can be made.
+            InfraError: unknown whether one was made (its labels and time limit apply).
+        """
+
+    async def delete_snapshot(self, snapshot: str) -> None:
+        """Remove a snapshot; one that is not there is fine."""
+
+    async def has_snapshot(self, snapshot: str) -> bool:
+        """Whether ``create`` could start from it now."""
+        return False
+
+    async def reap(self, name: str, sandbox_id: str | None) -> None:
+        """End what is left of the sandbox ``name``, whose owner is dead. None left is fine."""
+
+    async def __aenter__(self) -> Provider:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
