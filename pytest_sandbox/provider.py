@@ -179,6 +179,10 @@ class Provider(ABC):
         """Whether ``create`` could start from it now."""
         return False
 
+    async def snapshot_size(self, snapshot: str) -> int | None:
+        """Bytes a snapshot takes up, None where the provider does not say."""
+        return None
+
     async def reap(self, name: str, sandbox_id: str | None) -> None:
         """End what is left of the sandbox ``name``, whose owner is dead. None left is fine."""
 
