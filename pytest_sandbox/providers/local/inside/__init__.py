@@ -1,0 +1,1 @@
+"""The half of the local engine that runs in its launcher process: standard library only."""
