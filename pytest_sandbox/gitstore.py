@@ -1,0 +1,411 @@
+"""A temporary git directory of our own: objects are written here, and read here or elsewhere.
+
+Runs git with nothing but this directory's configuration. Knows no checkout, patch or archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Literal
+
+from pytest_sandbox.errors import BadInput
+
+ObjectFormat = Literal["sha1", "sha256"]
+
+DIRECTORY: Final = "40000"
+FILE: Final = "100644"
+EXECUTABLE: Final = "100755"
+SYMLINK: Final = "120000"
+GITLINK: Final = "160000"
+
+CHUNK: Final = 1 << 20
+#: A commit, tag or tree larger than this is an attack on our memory.
+_MAX_META: Final = 64 * CHUNK
+#: Requests sent ahead of the answers; must fit in a pipe, or both sides wait for each other.
+_WINDOW: Final = 256
+
+# Whatever a repository's own .gitattributes say, bytes are taken as they are.
+_ATTRIBUTES: Final = "* -text -eol -ident -filter -working-tree-encoding -whitespace !merge\n"
+
+_CONFIG: Final = """\
+[core]
+\trepositoryformatversion = {version}
+\tfilemode = true
+\tsymlinks = true
+\tignorecase = false
+\tprecomposeunicode = false
+\tprotectHFS = true
+\tprotectNTFS = true
+\tautocrlf = false
+\tsafecrlf = false
+\tfsmonitor = false
+\tuntrackedCache = false
+\tsparseCheckout = false
+\tcommitGraph = false
+\tsplitIndex = false
+\thooksPath = /dev/null
+\tattributesFile = /dev/null
+[protocol]
+\tallow = never
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[apply]
+\twhitespace = nowarn
+\tignorewhitespace = no
+[pack]
+\tthreads = 1
+\tcompression = 1
+[index]
+\tthreads = 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree. ``path`` is relative with ``/``, ``mode`` octal, ``blob`` a hash."""
+
+    path: bytes
+    mode: str
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path at which two trees differ; None on the side that has no file there."""
+
+    path: bytes
+    old: Entry | None
+    new: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    status: int
+    stdout: bytes
+    #: Capped; not yet safe to show.
+    stderr: str
+
+
+class Missing(BadInput):
+    """An object is in none of the object directories."""
+
+    def __init__(self, oid: str) -> None:
+        super().__init__(
+            f"the git object {oid} is missing: the repository is damaged or a partial clone. "
+            "Fetch what is missing with `git fetch --refetch --no-filter`, then try again"
+        )
+        self.oid = oid
+
+
+class Damaged(BadInput):
+    """An object's content does not have the hash it is stored under."""
+
+
+def git_executable() -> str:
+    """Absolute path of git, found once by GitPython's rules (GIT_PYTHON_GIT_EXECUTABLE, PATH).
+
+    Raises:
+        BadInput: there is none.
+    """
+    try:
+        import git
+    except ImportError as error:
+        raise BadInput("git is needed and was not found on PATH: install it") from error
+    found = shutil.which(git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git")
+    if found is None:
+        raise BadInput("git is needed and was not found on PATH: install it")
+    return os.path.abspath(found)
+
+
+class Batch:
+    """One ``git cat-file --batch``. Not shared between threads."""
+
+    def __init__(self, process: subprocess.Popen[bytes], algorithm: ObjectFormat) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._in: IO[bytes] = process.stdin
+        self._out: IO[bytes] = process.stdout
+        self._algorithm: ObjectFormat = algorithm
+
+    def stream(self, oids: Iterable[str]) -> Iterator[tuple[str, str, int, Iterator[bytes]]]:
+        """(hash, type, size, chunks) of each object in order; chunks must be used up.
+
+        Hashes are checked: git itself does not do so when it reads, and an object directory
+        that something else could write may hold any content under any name.
+
+        Raises:
+            Missing, Damaged
+        """
+        source = iter(oids)
+        while True:
+            window = list(itertools.islice(source, _WINDOW))
+            if not window:
+                return
+            self._in.write(b"".join(oid.encode() + b"\n" for oid in window))
+            self._in.flush()
+            for oid in window:
+                kind, size = self._head(oid)
+                yield oid, kind, size, self._chunks(oid, kind, size)
+
+    def _head(self, oid: str) -> tuple[str, int]:
+        head = self._out.readline().split()
+        if len(head) != 3 or not head[2].isdigit():
+            raise Missing(oid)
+        return head[1].decode(), int(head[2])
+
+    def _chunks(self, oid: str, kind: str, size: int) -> Iterator[bytes]:
+        digest = hashlib.new(self._algorithm, f"{kind} {size}\0".encode(), usedforsecurity=False)
+        left = size
+        while left:
+            data = self._out.read(min(left, CHUNK))
+            if not data:
+                raise Damaged(f"git could not read object {oid} to its end: run `git fsck`")
+            digest.update(data)
+            left -= len(data)
+            yield data
+        self._out.read(1)
+        if digest.hexdigest() != oid:
+            raise Damaged(
+                f"the {kind} {oid} has other content than its name says: the repository is "
+                "damaged or was tampered with. `git fsck` names all such objects"
+            )
+
+    def read(self, oid: str, kind: str, *, limit: int = _MAX_META) -> bytes:
+        """The whole object, which must be a ``kind`` of at most ``limit`` bytes."""
+        for _, found, size, chunks in self.stream([oid]):
+            if found != kind or size > limit:
+                raise Damaged(f"git object {oid} is a {found} of {size} bytes, not a usable {kind}")
+            return b"".join(chunks)
+        raise Missing(oid)
+
+
+class Store:
+    """Owns the temporary directory; ``close`` removes it. Methods may be called from threads."""
+
+    def __init__(self, algorithm: ObjectFormat = "sha1") -> None:
+        self.algorithm: ObjectFormat = algorithm
+        self._git = git_executable()
+        self._lock = threading.Lock()
+        self._linked: list[Path] = []
+        self.path = Path(tempfile.mkdtemp(prefix="pytest-sandbox-git-"))
+        self.git_dir = self.path / "git"
+        #: Where git looks for a work tree when it shall find none.
+        self.empty = self.path / "empty"
+        for folder in (self.empty, *(self.git_dir / n for n in ("objects/info", "refs", "info"))):
+            folder.mkdir(parents=True)
+        config = _CONFIG.format(version=0 if algorithm == "sha1" else 1)
+        if algorithm != "sha1":
+            config += f"[extensions]\n\tobjectformat = {algorithm}\n"
+        (self.git_dir / "config").write_text(config)
+        (self.git_dir / "HEAD").write_text("ref: refs/heads/none\n")
+        (self.git_dir / "info/attributes").write_text(_ATTRIBUTES)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def link(self, objects: Path) -> None:
+        """Let objects be read from another object directory as well."""
+        with self._lock:
+            if objects in self._linked:
+                return
+            self._linked.append(objects)
+            # Quoted as git quotes, since a folder's name may hold a newline.
+            lines = (
+                '"' + "".join(f"\\{byte:03o}" for byte in os.fsencode(path)) + '"\n'
+                for path in self._linked
+            )
+            (self.git_dir / "objects/info/alternates").write_text("".join(lines))
+
+    def environment(self, index: Path | None, work_tree: Path | None) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        return env | {
+            "GIT_DIR": str(self.git_dir),
+            "GIT_WORK_TREE": str(work_tree or self.empty),
+            "GIT_INDEX_FILE": str(index or self.path / "no-index"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            # Older gits fetch missing objects all the same; they have no remote here.
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_ALLOW_PROTOCOL": "none",
+            "GIT_LITERAL_PATHSPECS": "1",
+            "LC_ALL": "C",
+        }
+
+    def run(
+        self,
+        *args: str | bytes,
+        stdin: bytes = b"",
+        index: Path | None = None,
+        work_tree: Path | None = None,
+        ok: Sequence[int] = (0,),
+        timeout: float = 600,
+        extra: Mapping[str, str] | None = None,
+    ) -> Output:
+        """Run git to its end.
+
+        Raises:
+            BadInput: a status not in ``ok``, or longer than ``timeout`` seconds.
+        """
+        try:
+            done = subprocess.run(
+                [self._git, *args],
+                input=stdin,
+                capture_output=True,
+                cwd=self.empty,
+                env=self.environment(index, work_tree) | dict(extra or {}),
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BadInput(f"git {args[0]!r} did not end within {timeout:g} s") from error
+        output = Output(done.returncode, done.stdout, done.stderr[:8192].decode("utf-8", "replace"))
+        if ok and output.status not in ok:
+            raise BadInput(
+                f"git {args[0]!r} failed with {output.status}: {printable(output.stderr)}"
+            )
+        return output
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        process = subprocess.Popen(
+            [self._git, "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.empty,
+            env=self.environment(None, None),
+        )
+        try:
+            yield Batch(process, self.algorithm)
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                try:
+                    if pipe is not None:
+                        pipe.close()
+                except BrokenPipeError:
+                    pass
+
+    def sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """Size in bytes of each object.
+
+        Raises:
+            Missing: for the first that is not there.
+        """
+        unique = list(dict.fromkeys(oids))
+        if not unique:
+            return {}
+        request = "".join(oid + "\n" for oid in unique).encode()
+        answer = self.run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=request)
+        found: dict[str, int] = {}
+        for oid, line in zip(unique, answer.stdout.decode().splitlines(), strict=True):
+            size = line.split()[-1]
+            if not size.isdigit():
+                raise Missing(oid)
+            found[oid] = int(size)
+        return found
+
+    def has_head(self) -> bool:
+        answer = self.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}", ok=())
+        return answer.status == 0
+
+    @contextmanager
+    def index(self) -> Iterator[Path]:
+        """The path of an index that is nobody else's."""
+        folder = Path(tempfile.mkdtemp(dir=self.path))
+        try:
+            yield folder / "index"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def write(self, kind: str, data: bytes) -> str:
+        """Store one object, return its hash."""
+        return self.write_stream(kind, len(data), iter([data]))
+
+    def write_stream(self, kind: str, size: int, chunks: Iterator[bytes]) -> str:
+        """Store an object of exactly ``size`` bytes without holding it in memory."""
+        with Writer(self, kind, size) as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.keep()
+
+    def hash(self, kind: str, data: bytes) -> str:
+        head = f"{kind} {len(data)}\0".encode()
+        return hashlib.new(self.algorithm, head + data, usedforsecurity=False).hexdigest()
+
+
+class Writer:
+    """Writes one loose object. Left without ``keep``, it leaves nothing."""
+
+    def __init__(self, store: Store, kind: str, size: int) -> None:
+        self._store = store
+        self._left = size
+        head = f"{kind} {size}\0".encode()
+        self._digest = hashlib.new(store.algorithm, head, usedforsecurity=False)
+        self._zlib = zlib.compressobj(1)
+        handle, name = tempfile.mkstemp(dir=store.git_dir / "objects", prefix="tmp_obj_")
+        self._file: IO[bytes] = os.fdopen(handle, "wb")
+        self._path: Path | None = Path(name)
+        self._file.write(self._zlib.compress(head))
+
+    def write(self, data: bytes) -> None:
+        self._left -= len(data)
+        self._digest.update(data)
+        self._file.write(self._zlib.compress(data))
+
+    def keep(self) -> str:
+        assert self._path is not None
+        assert self._left == 0, "object has another size than announced"
+        self._file.write(self._zlib.flush())
+        self._file.close()
+        oid = self._digest.hexdigest()
+        folder = self._store.git_dir / "objects" / oid[:2]
+        folder.mkdir(exist_ok=True)
+        os.replace(self._path, folder / oid[2:])
+        self._path = None
+        return oid
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._path is not None:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+
+
+def printable(text: str | bytes, limit: int = 300) -> str:
+    """``text`` for a message: control characters escaped, length capped."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    text = text.strip()
+    cut = text[:limit] + ("..." if len(text) > limit else "")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in cut
+    )

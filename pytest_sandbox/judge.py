@@ -1,0 +1,173 @@
+"""Whether the tree a patch made is one we take: judged on trees, never on the patch's text.
+
+A text can hide a path (quoting, renames without +++ lines); a tree cannot.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pytest_sandbox import trees
+from pytest_sandbox.errors import PatchError
+from pytest_sandbox.gitstore import GITLINK, SYMLINK, Change, Entry, Store, printable
+from pytest_sandbox.patchtext import MAX_FILE, MAX_TOTAL
+
+MAX_CHANGED: Final = 100_000
+MAX_PATH: Final = 4096
+MAX_NAME: Final = 255
+_HOPS: Final = 40
+
+
+def judge(store: Store, base: str, new: str, changes: Sequence[Change], name: str) -> None:
+    """Refuse a tree that no honest patch makes.
+
+    Raises:
+        PatchError: refused, naming the path.
+    """
+    if len(changes) > MAX_CHANGED:
+        raise _refused(name, f"changes {len(changes):,} files; at most {MAX_CHANGED:,} are taken")
+    for change in changes:
+        _check_kind(change, name)
+        if change.new is not None:
+            _check_path(change.path, name)
+    _check_sizes(store, [change.new for change in changes if change.new], name)
+    added = [change.path for change in changes if change.old is None]
+    links = [change.new for change in changes if change.new and change.new.mode == SYMLINK]
+    if not added and not links:
+        return
+    files = list(trees.walk(store, new))
+    _check_twins(added, files, {entry.path for entry in trees.walk(store, base)}, name)
+    if links:
+        _check_links(store, links, files, name)
+
+
+def _refused(name: str, what: str) -> PatchError:
+    return PatchError("refused", f"{name} is refused: it {what}")
+
+
+def _check_kind(change: Change, name: str) -> None:
+    if GITLINK in (change.old.mode if change.old else "", change.new.mode if change.new else ""):
+        raise _refused(
+            name,
+            f"changes the submodule {printable(change.path)!r}, which would bring in code that "
+            "is not in the patch; put that code into the base instead",
+        )
+
+
+def _check_path(path: bytes, name: str) -> None:
+    shown = printable(path)
+    if any(byte < 32 or byte == 127 for byte in path):
+        raise _refused(name, f"makes a file with control characters in its name: {shown!r}")
+    parts = path.split(b"/")
+    if any(part in (b"", b".", b"..") for part in parts):
+        raise _refused(name, f"leaves the tree: {shown!r}")
+    if any(trees.is_dotgit(part) for part in parts):
+        raise _refused(name, f"writes to what some file systems take for .git: {shown!r}")
+    if len(path) > MAX_PATH or any(len(part) > MAX_NAME for part in parts):
+        raise _refused(name, f"makes a file whose name is too long: {shown!r}")
+
+
+def _check_sizes(store: Store, entries: Sequence[Entry], name: str) -> None:
+    sizes = store.sizes(entry.blob for entry in entries)
+    total = 0
+    for entry in entries:
+        total += sizes[entry.blob]
+        if sizes[entry.blob] > MAX_FILE:
+            raise _refused(
+                name,
+                f"makes {printable(entry.path)!r} {sizes[entry.blob]:,} bytes large; at most "
+                f"{MAX_FILE:,} are taken",
+            )
+    if total > MAX_TOTAL:
+        raise _refused(name, f"makes {total:,} bytes of files; at most {MAX_TOTAL:,} are taken")
+
+
+def _fold(path: bytes) -> str:
+    text = path.decode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _prefixes(path: bytes) -> Iterable[bytes]:
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
+    yield path
+
+
+def _check_twins(
+    added: Sequence[bytes], files: Sequence[Entry], before: set[bytes], name: str
+) -> None:
+    """Names that are one name where case does not count: the second would hide the first."""
+    fresh = {prefix for path in added for prefix in _prefixes(path)}
+    folded = {_fold(path) for path in fresh}
+    seen: dict[str, bytes] = {}
+    known = {prefix for path in before for prefix in _prefixes(path)}
+    for entry in files:
+        for prefix in _prefixes(entry.path):
+            fold = _fold(prefix)
+            if fold not in folded:
+                continue
+            other = seen.setdefault(fold, prefix)
+            if other != prefix and not (other in known and prefix in known):
+                raise _refused(
+                    name,
+                    f"makes two names that differ in case only: {printable(other)!r} and "
+                    f"{printable(prefix)!r}",
+                )
+
+
+def _check_links(store: Store, links: Sequence[Entry], files: Sequence[Entry], name: str) -> None:
+    every = [entry for entry in files if entry.mode == SYMLINK]
+    sizes = store.sizes(entry.blob for entry in every)
+    small = [entry for entry in every if sizes[entry.blob] <= MAX_PATH]
+    with store.batch() as batch:
+        texts = {
+            oid: b"".join(chunks)
+            for oid, _, _, chunks in batch.stream(dict.fromkeys(e.blob for e in small))
+        }
+    targets = {entry.path: texts[entry.blob] for entry in small}
+    for entry in links:
+        shown = printable(entry.path)
+        target = targets.get(entry.path)
+        if target is None or not target or b"\0" in target:
+            raise _refused(
+                name, f"makes the symbolic link {shown!r} with a target no link can have"
+            )
+        why = _follow(entry.path, targets)
+        if why:
+            raise _refused(
+                name, f"makes the symbolic link {shown!r} to {printable(target)!r}, which {why}"
+            )
+
+
+def _follow(path: bytes, targets: dict[bytes, bytes]) -> str | None:
+    """Why following ``path`` is not taken; None when it stays in the tree (or dangles there)."""
+    at: list[bytes] = []
+    todo = path.split(b"/")[::-1]
+    hops = 0
+    while todo:
+        part = todo.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if not at:
+                return "leads out of the tree"
+            at.pop()
+            continue
+        if trees.is_dotgit(part):
+            return "leads into .git"
+        at.append(part)
+        target = targets.get(b"/".join(at))
+        if target is None:
+            continue
+        hops += 1
+        if target.startswith((b"/", b"\\")) or target[1:2] == b":":
+            return "is absolute"
+        if hops > _HOPS:
+            return "leads in a circle"
+        at.pop()
+        todo.extend(target.replace(b"\\", b"/").split(b"/")[::-1])
+    return None
