@@ -1,0 +1,225 @@
+"""The options: each declared once, with its name, meaning and the places it may be set.
+
+``OPTIONS`` makes the command line, the ini keys, the environment variables, the marker and the
+documentation. Resolution is command line > environment > marker > ini > default. Knows neither
+sandboxes nor runs; importing it is part of every pytest start, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+#: Providers this package brings. Others come through the ``pytest_sandbox_providers`` hook.
+PROVIDERS: Final = ("local", "host")
+
+
+class Option(NamedTuple):
+    """One option. ``name`` is "timeout" for --sandbox-timeout and sandbox_timeout."""
+
+    name: str
+    help: str
+    parse: Callable[[str], Any]
+    metavar: str = ""
+    default: Any = None
+    many: bool = False
+    ini: bool = True
+    marker: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--sandbox-" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        return "sandbox_" + self.name
+
+    @property
+    def variable(self) -> str:
+        return "PYTEST_SANDBOX_" + self.name.upper()
+
+
+def seconds(text: str) -> float:
+    """ "90", "90s", "15m" or "2h" as seconds."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", text)
+    if not match or float(match[1]) == 0:
+        raise ValueError("a time such as 90, 90s, 15m or 2h, more than 0")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def size(text: str) -> int:
+    """ "512MiB", "4G", "1000" as bytes; K, M, G are powers of 1024."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise ValueError("a size such as 512MiB or 4GiB, more than 0")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def count(text: str) -> int:
+    if not text.strip().isdigit() or int(text) == 0:
+        raise ValueError("a whole number of 1 or more")
+    return int(text)
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise ValueError("a number more than 0")
+    return value
+
+
+def switch(text: str) -> bool:
+    words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if text.strip().lower() not in words:
+        raise ValueError("on or off")
+    return words[text.strip().lower()]
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError("one of " + ", ".join(words))
+        return text
+
+    return parse
+
+
+def variable(text: str) -> str:
+    name = text.partition("=")[0]
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("NAME or NAME=VALUE")
+    if name.startswith("PYTEST_SANDBOX"):
+        raise ValueError("another name: PYTEST_SANDBOX* never reaches a sandbox")
+    return text
+
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("provider", "The provider that --sandbox and the fixture use when none is named.",
+           str, "NAME", "local", marker=True),
+    Option("repo", "The repository whose tests run; the current directory by default.",
+           str, "PATH", ini=False),
+    Option("base", "The trusted revision. With --sandbox-patch the patch is applied to it "
+           "(HEAD by default); without, the checkout is the candidate and REV what is trusted.",
+           str, "REV", ini=False),
+    Option("patch", "A patch to apply to the base; '-' reads standard input.",
+           str, "FILE", ini=False),
+    Option("patch_tolerance", "How a patch may deviate and still apply: strict (the default), "
+           "crlf, whitespace, recount, fuzz or 3way. What was used is reported.",
+           one_of("strict", "crlf", "whitespace", "recount", "fuzz", "3way"), "NAME", "strict"),
+    Option("history", "The git history the tests see: none, tag (one commit and the nearest tag; "
+           "the default) or full (up to the base).",
+           one_of("none", "tag", "full"), "NAME", "tag"),
+    Option("setup", "A shell command that sets up the environment in the sandbox, with network. "
+           "May be repeated; replaces what is found from the project.",
+           str, "COMMAND", (), many=True),
+    Option("setup_inputs", "Files the set-up depends on, as a glob; its result is reused until "
+           "one changes. May be repeated.", str, "GLOB", (), many=True),
+    Option("setup_secret", "An environment variable of this machine that only set-up commands "
+           "see. May be repeated.", variable, "NAME", (), many=True, ini=False),
+    Option("python", "The Python of the sandbox: a version such as 3.12, or a path.",
+           str, "PYTHON", marker=True),
+    Option("venv", "An existing virtual environment, used read-only instead of set-up.",
+           str, "PATH", ini=False),
+    Option("build", "A shell command that runs after the candidate's files are in place, "
+           "without network. May be repeated.", str, "COMMAND", (), many=True),
+    Option("env", "An environment variable for the tests: NAME=VALUE, or NAME for this "
+           "machine's value. May be repeated.", variable, "NAME[=VALUE]", (), many=True,
+           marker=True),
+    Option("artifact", "Files to bring back, as a glob relative to the repository. May be "
+           "repeated.", str, "GLOB", (), many=True),
+    Option("artifact_dir", "The new folder artifacts are put in.",
+           str, "PATH", "sandbox-artifacts", ini=False),
+    Option("network", "Whether tests may use the network: off (the default) or on.",
+           switch, "on|off", False, marker=True),
+    Option("timeout", "The longest the tests may run, such as 90s, 15m or 2h.",
+           seconds, "TIME", 3600.0, marker=True),
+    Option("test_timeout", "The longest one test may run, set-up and teardown included.",
+           seconds, "TIME", marker=True),
+    Option("collect_timeout", "The longest collection may run.", seconds, "TIME", 600.0),
+    Option("setup_timeout", "The longest each set-up or build command may run.",
+           seconds, "TIME", 1800.0),
+    Option("memory", "Memory of the sandbox, such as 4GiB.", size, "SIZE", 4 << 30, marker=True),
+    Option("cpu", "How many processors the sandbox may use.", number, "N", marker=True),
+    Option("disk", "Space the tests may fill with files, such as 2GiB.", size, "SIZE", 2 << 30,
+           marker=True),
+    Option("processes", "Processes and threads in the sandbox at one time.", count, "N", 512,
+           marker=True),
+    Option("pytest_args", "More arguments for the pytest in the sandbox: options only the "
+           "target's own conftest.py or plugins know.", str, "ARGS", "", ini=False),
+)  # fmt: skip
+
+BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+
+class OptionError(ValueError):
+    """A value that cannot be used; the message names the place it came from."""
+
+
+def resolve(
+    *,
+    cli: Callable[[str], Any] = lambda name: None,
+    environ: Mapping[str, str] = {},
+    marker: Mapping[str, Any] = {},
+    ini: Mapping[str, Any] = {},
+) -> dict[str, Any]:
+    """Every option's value by name, from the strongest place that has one.
+
+    Args:
+        cli: raw value by option name, None where not given; lists for repeatable ones.
+        marker: keyword arguments of ``@pytest.mark.sandbox``.
+        ini: the repository's ``sandbox_*`` keys.
+
+    Raises:
+        OptionError: naming the place, the value and what would be right.
+    """
+    unknown = sorted(set(marker) - {option.name for option in OPTIONS if option.marker})
+    if unknown:
+        known = ", ".join(option.name for option in OPTIONS if option.marker)
+        raise OptionError(f"@pytest.mark.sandbox takes {known}; not {', '.join(unknown)}")
+    keys = {option.key for option in OPTIONS if option.ini}
+    strange = sorted(key for key in ini if key.startswith("sandbox_") and key not in keys)
+    if strange:
+        raise OptionError(f"the ini file sets {strange[0]}, which is not an option that an ini "
+                          "file can set; see pytest --help")  # fmt: skip
+    return {option.name: _value(option, cli, environ, marker, ini) for option in OPTIONS}
+
+
+def _value(
+    option: Option,
+    cli: Callable[[str], Any],
+    environ: Mapping[str, str],
+    marker: Mapping[str, Any],
+    ini: Mapping[str, Any],
+) -> Any:
+    places = (
+        (option.flag, cli(option.name)),
+        (option.variable, environ.get(option.variable)),
+        ("@pytest.mark.sandbox", marker.get(option.name) if option.marker else None),
+        (f"ini key {option.key}", ini.get(option.key) if option.ini else None),
+    )
+    for place, raw in places:
+        if raw is None or raw == [] or raw == "":
+            continue
+        try:
+            return _parse(option, raw)
+        except ValueError as error:
+            raise OptionError(f"{place}: {str(raw)!r} is not {error}") from None
+    return option.default
+
+
+def _parse(option: Option, raw: Any) -> Any:
+    if option.many:
+        if isinstance(raw, Mapping):  # @pytest.mark.sandbox(env={"A": "1"})
+            raw = [f"{name}={value}" for name, value in raw.items()]
+        elif isinstance(raw, str):
+            raw = [line.strip() for line in raw.splitlines() if line.strip()]
+        return tuple(option.parse(str(entry)) for entry in raw)
+    if isinstance(raw, bool) and option.parse is switch:
+        return raw
+    if isinstance(raw, Sequence) and not isinstance(raw, str):
+        raise ValueError("one value")
+    return option.parse(str(raw))

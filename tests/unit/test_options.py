@@ -1,0 +1,90 @@
+"""Options: one declaration each, resolved by one rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_sandbox import options
+from pytest_sandbox.options import BY_NAME, OPTIONS, OptionError, resolve
+
+
+def cli(**values: Any) -> Any:
+    return lambda name: values.get(name)
+
+
+def test_the_strongest_place_wins() -> None:
+    places: dict[str, Any] = {
+        "cli": cli(timeout="1m"),
+        "environ": {"PYTEST_SANDBOX_TIMEOUT": "2m"},
+        "marker": {"timeout": 180},
+        "ini": {"sandbox_timeout": "4m"},
+    }
+    expected = [60, 120, 180, 240, 3600]
+    for seconds, place in zip(expected, [*places, None], strict=True):
+        assert resolve(**places)["timeout"] == seconds
+        places.pop(place or "", None)
+
+
+def test_repeatable_options_replace_and_do_not_add_up() -> None:
+    result = resolve(cli=cli(setup=["a", "b"]), ini={"sandbox_setup": ["c"]})
+    assert result["setup"] == ("a", "b")
+
+
+def test_a_variable_holds_one_entry_a_line() -> None:
+    environ = {"PYTEST_SANDBOX_SETUP": "pip install -e .\n\nmake data\n"}
+    assert resolve(environ=environ)["setup"] == ("pip install -e .", "make data")
+
+
+def test_the_marker_takes_env_as_a_mapping() -> None:
+    assert resolve(marker={"env": {"A": "1"}})["env"] == ("A=1",)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"cli": cli(timeout="soon")}, "--sandbox-timeout: 'soon' is not a time such as"),
+        ({"environ": {"PYTEST_SANDBOX_MEMORY": "0"}}, "PYTEST_SANDBOX_MEMORY: '0'"),
+        ({"marker": {"network": "maybe"}}, "on or off"),
+        ({"marker": {"colour": 1}}, "not colour"),
+        ({"marker": {"repo": "."}}, "not repo"),
+        ({"ini": {"sandbox_history": "all"}}, "ini key sandbox_history"),
+        ({"ini": {"sandbox_patch": "x"}}, "not an option that an ini file can set"),
+        ({"ini": {"sandbox_tiemout": "3"}}, "sandbox_tiemout"),
+        ({"cli": cli(env=["PYTEST_SANDBOX_X=1"])}, "never reaches a sandbox"),
+        ({"cli": cli(env=["1A=1"])}, "NAME or NAME=VALUE"),
+    ],
+)
+def test_refused_values_name_their_place(place: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as error:
+        resolve(**place)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (" 3 s", 3)]
+)
+def test_seconds(text: str, value: float) -> None:
+    assert options.seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1000", 1000), ("1K", 1024), ("512MiB", 512 << 20), ("4G", 4 << 30), ("1.5 GB", 3 << 29)],
+)
+def test_size(text: str, value: int) -> None:
+    assert options.size(text) == value
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
+def test_every_option_explains_itself(option: options.Option) -> None:
+    assert option.help.endswith(".")
+    assert option.help[0].isupper()
+    assert len(option.help) > 30
+
+
+def test_what_an_ini_must_not_decide() -> None:
+    """The ini is the repository's own: it names no files of this machine, and no secrets."""
+    for name in ("repo", "base", "patch", "venv", "setup_secret", "artifact_dir", "pytest_args"):
+        assert not BY_NAME[name].ini
