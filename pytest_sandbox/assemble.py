@@ -1,0 +1,235 @@
+"""From what the user asked for to a ``Run``: the one place where options become decisions."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import platformdirs
+
+from pytest_sandbox import environment, ini, plan
+from pytest_sandbox.errors import BadInput, PatchError
+from pytest_sandbox.ledger import Ledger
+from pytest_sandbox.options import OPTIONS, OptionError, resolve
+from pytest_sandbox.runner import Host
+from pytest_sandbox.store import PreparedStore
+from pytest_sandbox.workspace import Tree, Workspace
+
+#: What a patch may be at most; anything larger is no patch a person or model wrote.
+_MAX_PATCH = 50 * plan.MiB
+
+OPTION_NAMES = tuple(option.name for option in OPTIONS)
+
+Resolve = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class TreeFiles:
+    """A tree as the project's files, for reading configuration as data."""
+
+    def __init__(self, workspace: Workspace, tree: Tree) -> None:
+        self._workspace = workspace
+        self._tree = tree
+
+    def read(self, path: str) -> bytes | None:
+        return self._workspace.read(self._tree, path)
+
+    def names(self) -> Collection[str]:
+        return self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(
+            entry.path.decode("utf-8", "surrogateescape")
+            for entry in self._workspace.files(self._tree)
+        )
+
+
+def host() -> Host:
+    """This machine's ledger and store."""
+    state = platformdirs.user_state_path("pytest-sandbox")
+    cache = platformdirs.user_cache_path("pytest-sandbox")
+    return Host(
+        Ledger(state / "ledger"),
+        PreparedStore(cache / "prepared"),
+        tuple(option.key for option in OPTIONS if option.ini),
+    )
+
+
+def make_run(
+    workspace: Workspace,
+    resolve_with: Resolve,
+    *,
+    patch: tuple[str, bytes] | None,
+    base: str | None,
+    read_ini: bool,
+    args: Sequence[str] = (),
+    cwd: str = "",
+    columns: int = 80,
+    live: bool = False,
+    directory: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[plan.Run, dict[str, Any]]:
+    """The run, and the options it was made from.
+
+    Args:
+        patch: its name and content.
+        resolve_with: gives every option's value, taking the repository's ini keys.
+        read_ini: the repository's own ``sandbox_*`` keys count, as they are at the base.
+        directory: what relative paths in options are relative to.
+
+    Raises:
+        BadInput: with nothing started.
+    """
+    trusted, candidate = _trees(workspace, patch is not None, base)
+    files = TreeFiles(workspace, trusted)
+    try:
+        options = resolve_with(ini.sandbox_keys(files) if read_ini else {})
+    except OptionError as error:
+        raise BadInput(str(error)) from None
+    if patch is not None:
+        name, content = patch
+        applied = workspace.apply(trusted, content, name=name, tolerance=options["patch_tolerance"])
+        candidate = applied.tree
+        if applied.how != "strict":
+            candidate = replace(candidate, label=f"{candidate.label} ({applied.how})")
+    run = plan.Run(
+        name=candidate.label,
+        workspace=workspace,
+        base=trusted,
+        candidate=candidate,
+        environment=_environment(options, files, trusted, directory or Path.cwd(), environ),
+        args=(*args, *shlex.split(options["pytest_args"])),
+        cwd=cwd,
+        build=options["build"],
+        env=dict(variables(options["env"], environ)),
+        network=options["network"],
+        history=options["history"],
+        limits=limits(options),
+        artifacts=options["artifact"],
+        live=live,
+        columns=columns,
+    )
+    return run, options
+
+
+def _trees(workspace: Workspace, patched: bool, base: str | None) -> tuple[Tree, Tree]:
+    if not workspace.is_repository:
+        if base is not None:
+            raise BadInput(f"{workspace.root} is not a git repository: it has no revision {base!r}")
+        tree = workspace.working_tree()
+        return tree, tree
+    if patched:
+        tree = workspace.commit(base or "HEAD")
+        return tree, tree
+    if workspace.root is None:
+        if base is None:
+            raise BadInput("a bare repository has no working tree: name a --sandbox-base")
+        tree = workspace.commit(base)
+        return tree, tree
+    if base is not None:
+        return workspace.commit(base), workspace.working_tree()
+    tree = workspace.working_tree()
+    return tree, tree
+
+
+def _environment(
+    options: Mapping[str, Any],
+    files: TreeFiles,
+    tree: Tree,
+    directory: Path,
+    environ: Mapping[str, str],
+) -> plan.Environment:
+    setup = environment.detect(files, commands=options["setup"], inputs=options["setup_inputs"])
+    secrets = dict(variables(options["setup_secret"], environ))
+    if options["venv"] is not None:
+        venv = environment.read_venv(Path(directory, options["venv"]))
+        setup = replace(setup, commands=(), reason=f"the environment {venv.path} is reused")
+        return plan.Environment(interpreter=venv.interpreter, setup=setup, venv=venv)
+    python = options["python"]
+    if python is not None and os.sep in python:
+        python = str(Path(directory, python))
+    interpreter = environment.find_interpreter(python)
+    key = environment.setup_key(
+        setup,
+        files,
+        interpreter=interpreter.identity,
+        engine=options["provider"],
+        extra={
+            "secrets": ",".join(sorted(secrets)),
+            "history": _history_identity(options, files, tree),
+        },
+    )
+    return plan.Environment(interpreter=interpreter, setup=setup, key=key, secrets=secrets)
+
+
+def _history_identity(options: Mapping[str, Any], files: TreeFiles, tree: Tree) -> str:
+    """What set-up sees of git, where the build asks git for the version."""
+    build = [files.read(name) or b"" for name in ("pyproject.toml", "setup.py", "setup.cfg")]
+    asks = any(word in text for text in build for word in (b"scm", b"vcs", b"version", b"git"))
+    return f"{options['history']} {tree.commit}" if asks else ""
+
+
+def variables(pairs: Sequence[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """NAME=VALUE pairs taken apart; a bare NAME takes its value from ``environ``.
+
+    Raises:
+        BadInput: a bare NAME is not set.
+    """
+    result = []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            if name not in environ:
+                raise BadInput(
+                    f"the environment variable {name} is to be passed on, but is not set"
+                )
+            value = environ[name]
+        result.append((name, value))
+    return result
+
+
+def limits(options: Mapping[str, Any]) -> plan.Limits:
+    """The limits among the options."""
+    return plan.Limits(
+        run=options["timeout"],
+        test=options["test_timeout"],
+        collect=options["collect_timeout"],
+        setup=options["setup_timeout"],
+        memory=options["memory"],
+        cpus=options["cpu"],
+        processes=options["processes"],
+        disk=options["disk"],
+        file_size=options["disk"],
+    )
+
+
+def read_patch(name: str, directory: Path) -> tuple[str, bytes]:
+    """The patch called ``name`` and its content; '-' is standard input.
+
+    Raises:
+        BadInput: there is no such file.
+        PatchError: it is too large to be a patch.
+    """
+    try:
+        if name == "-":
+            name, data = "standard input", sys.stdin.buffer.read(_MAX_PATCH + 1)
+        else:
+            with Path(directory, name).open("rb") as file:
+                data = file.read(_MAX_PATCH + 1)
+    except OSError as error:
+        raise BadInput(f"--sandbox-patch {name}: {error.strerror}") from None
+    if len(data) > _MAX_PATCH:
+        raise PatchError("refused", f"{name}: larger than {_MAX_PATCH // plan.MiB} MiB")
+    return PurePosixPath(name).name, data
+
+
+def resolver(
+    cli: Callable[[str], Any], marker: Mapping[str, Any], environ: Mapping[str, str]
+) -> Resolve:
+    return lambda keys: resolve(cli=cli, marker=marker, environ=environ, ini=keys)

@@ -1,0 +1,234 @@
+"""The ``sandbox`` fixture: runs of other projects' tests, and a plain sandbox, inside a test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from pytest_sandbox import assemble, environment, registry
+from pytest_sandbox.api import load_patch, run_on
+from pytest_sandbox.errors import BadInput
+from pytest_sandbox.options import OptionError, resolve
+from pytest_sandbox.portal import Portal
+from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
+from pytest_sandbox.results import RunResult
+from pytest_sandbox.runner import new_name, opened
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A finished program in the sandbox."""
+
+    args: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, undecodable bytes replaced."""
+        return self.stdout.decode(errors="replace")
+
+
+class Session:
+    """What the tests of one pytest session share: the event loop and open providers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._resources = ExitStack()
+        self.portal = self._resources.enter_context(Portal())
+        self._providers: dict[str, Provider] = {}
+        self.host = assemble.host()
+
+    def provider(self, name: str) -> Provider:
+        if name not in self._providers:
+            found = self._config.hook.pytest_sandbox_providers()
+            others = {key: make for names in found for key, make in names.items()}
+            provider = registry.factory(name, others)()
+            self._resources.enter_context(self.portal.hold(provider))
+            self.portal.run(provider.check)
+            self._providers[name] = provider
+        return self._providers[name]
+
+    def close(self) -> None:
+        self._resources.close()
+
+
+class SandboxFixture:
+    """What the ``sandbox`` fixture gives a test."""
+
+    def __init__(self, session: Session, request: pytest.FixtureRequest) -> None:
+        self._session = session
+        self._request = request
+        config = request.config
+        marker = request.node.get_closest_marker("sandbox")
+        self._marker: Mapping[str, Any] = marker.kwargs if marker else {}
+        self._ini = {
+            f"sandbox_{name}": value
+            for name, value in ((name, _ini(config, name)) for name in assemble.OPTION_NAMES)
+            if value is not None
+        }
+        try:
+            self._options = self._resolve({})
+        except OptionError as error:
+            raise BadInput(f"{request.node.nodeid}: {error}") from None
+        self._plain: Sandbox | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _resolve(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        option = self._request.config.option
+        return resolve(
+            cli=lambda name: getattr(option, "sandbox_" + name, None),
+            environ=os.environ,
+            marker=self._marker,
+            ini={**keys, **self._ini},
+        )
+
+    @property
+    def provider(self) -> Provider:
+        """The open provider this test uses."""
+        return self._session.provider(self._options["provider"])
+
+    def run_tests(
+        self,
+        repo: str | Path,
+        *,
+        patch: str | bytes | Path | None = None,
+        base: str | None = None,
+        args: Sequence[str] = (),
+    ) -> RunResult:
+        """Run the tests of ``repo``, with ``patch`` applied, in a sandbox of their own.
+
+        Relative paths are looked for beside this test, then in the rootdir; a patch also in
+        ``repo`` and beside it. When the run does not pass and the calling test fails, the
+        failing remote tests and their tracebacks are part of its report.
+
+        Raises:
+            SandboxError: see ``pytest_sandbox.errors``.
+        """
+        folders = (self._request.path.parent, self._request.config.rootpath, Path.cwd())
+        found = next((f / repo for f in folders if (f / repo).is_dir()), None)
+        if found is None:
+            raise BadInput(f"there is no folder {str(repo)!r} in {folders[0]} or {folders[1]}")
+        content = load_patch(patch, *folders, found, found.parent)
+        run = self._session.portal.run(
+            _run, self.provider, found, content, base, tuple(args), self._resolve
+        )
+        if not run.passed:
+            self._request.node.add_report_section("call", f"sandbox {run!r}", run.report())
+        return run
+
+    def exec(
+        self,
+        args: Sequence[str],
+        *,
+        input: bytes = b"",
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Process:
+        """Run a program in the plain sandbox, as untrusted code runs there.
+
+        Args:
+            cwd: absolute; the sandbox's writable root when None.
+            timeout: seconds.
+
+        Raises:
+            CommandTimeout, SandboxLost, InfraError.
+        """
+        sandbox = self._sandbox()
+        output: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+
+        async def sink(stream: Stream, data: bytes) -> None:
+            output[stream] += data
+
+        command = Command(
+            argv=(*sandbox.demote, *args),
+            cwd=cwd,
+            env={"PATH": self._path, **dict(assemble.variables(self._options["env"], os.environ)),
+                 **(env or {})},
+            stdin=input,
+            timeout=timeout,
+        )  # fmt: skip
+        status = self._session.portal.run(sandbox.exec, command, sink)
+        return Process(tuple(args), status, bytes(output["stdout"]), bytes(output["stderr"]))
+
+    def write_file(self, path: str, data: bytes | str) -> None:
+        """Create or replace a file; relative paths are below the sandbox's root."""
+        content = data.encode() if isinstance(data, str) else data
+        self._session.portal.run(self._sandbox().write_file, self._absolute(path), content)
+
+    def read_file(self, path: str, *, limit: int = 64 << 20) -> bytes:
+        """The content of a file of at most ``limit`` bytes."""
+        sandbox = self._sandbox()
+        where = self._absolute(path)
+
+        async def read() -> bytes:
+            return await sandbox.read_file(where, limit=limit)
+
+        return self._session.portal.run(read)
+
+    def _absolute(self, path: str) -> str:
+        return path if path.startswith("/") else f"{self._sandbox().root}/{path}"
+
+    def _sandbox(self) -> Sandbox:
+        """The plain sandbox, made when first used."""
+        if self._plain is None:
+            options = self._options
+            interpreter = environment.find_interpreter(options["python"])
+            self._path = f"{Path(interpreter.path).parent}:/usr/local/bin:/usr/bin:/bin"
+            limits = assemble.limits(options)
+            spec = SandboxSpec(
+                name=new_name(),
+                ttl=limits.run + 600,
+                network=options["network"],
+                memory=limits.memory,
+                cpus=limits.cpus,
+                disk=limits.disk,
+                processes=limits.processes,
+                file_size=limits.file_size,
+                expose=(interpreter.prefix,),
+            )
+            manager: AbstractContextManager[Sandbox] = self._session.portal.hold(
+                opened(spec, self.provider, self._session.host)
+            )
+            self._plain = self._stack.enter_context(manager)
+        return self._plain
+
+
+async def _run(
+    provider: Provider,
+    repo: Path,
+    patch: tuple[str, bytes] | None,
+    base: str | None,
+    args: Sequence[str],
+    resolve_with: assemble.Resolve,
+) -> RunResult:
+    return await run_on(
+        provider, repo, patch, base, args, resolve_with, lambda phase: None, read_ini=False
+    )
+
+
+def _ini(config: pytest.Config, name: str) -> Any:
+    try:
+        return config.getini(f"sandbox_{name}") or None
+    except ValueError:  # not every option may be set there
+        return None

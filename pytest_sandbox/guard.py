@@ -1,0 +1,87 @@
+"""Keeps the target's ini, ``addopts`` and ``conftest.py`` out of the host's pytest.
+
+Works on pytest's own configuration while it is being made. Knows nothing of sandboxes.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def wanted(args: list[str], environ: dict[str, str] | Any) -> bool:
+    """Whether these arguments, or the environment, turn mirror mode on."""
+    named = any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in args)
+    return named or bool(environ.get("PYTEST_SANDBOX"))
+
+
+def drop_requirements(config: pytest.Config) -> None:
+    """Plugins the target requires have to be in the sandbox, not here."""
+    _ini(config).pop("required_plugins", None)
+    config._inicache.pop("required_plugins", None)
+
+
+def set_aside(
+    config: pytest.Config, args: list[str], providers: Container[str], repo: Path | None
+) -> list[str]:
+    """Make ``config`` one that has never seen the target's ini.
+
+    Changes ``args`` in place: without the ini's ``addopts``, and with ``--sandbox`` given its
+    value by ``=`` only, so that ``--sandbox tests/`` leaves ``tests/`` an argument of pytest's.
+
+    Returns:
+        Sentences to show: what had its effect on this process before we could prevent it.
+    """
+    addopts = list(config.getini("addopts"))
+    notes = []
+    plugins = [two for one, two in itertools.pairwise(addopts) if one == "-p"]
+    plugins += [arg[2:] for arg in addopts if arg.startswith("-p") and len(arg) > 2]
+    loaded = [name for name in plugins if not name.startswith("no:")]
+    if loaded:
+        notes.append(
+            f"warning: the target's addopts made this pytest import {', '.join(loaded)}; for a "
+            "checkout you do not trust, use the command pytest-sandbox"
+        )
+    if addopts and args[: len(addopts)] == addopts:
+        del args[: len(addopts)]
+    args[:] = _with_values(args, providers)
+    _ini(config).clear()
+    config._inicache.clear()
+    parser = config._parser
+    known = parser.parse_known_args(args, namespace=copy.copy(config.option))
+    known.noconftest = True
+    config.known_args_namespace = known
+    parser.extra_info["options of the target's own conftest.py or plugins"] = (
+        "go through --sandbox-pytest-args '--option=value'"
+    )
+    if repo is not None:
+        config._rootpath = repo
+    return notes
+
+
+def _ini(config: pytest.Config) -> dict[str, Any]:
+    # pytest 9 keeps it privately and hands out a copy that warns.
+    found = config.__dict__.get("_inicfg")
+    return config.inicfg if found is None else found  # type: ignore[return-value]
+
+
+def _with_values(args: list[str], providers: Container[str]) -> list[str]:
+    result: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            return [*result, arg, *rest]
+        if arg != "--sandbox":
+            result.append(arg)
+            continue
+        value = next(rest, None)
+        if value is not None and all(name in providers for name in value.split(",")):
+            result.append(f"--sandbox={value}")
+        else:
+            result += ["--sandbox="] + ([] if value is None else _with_values([value], providers))
+    return result

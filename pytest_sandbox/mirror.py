@@ -1,0 +1,375 @@
+"""Mirror mode: the sandbox's tests as items of the local session.
+
+pytest's own loop stays in charge. This plugin replaces collection by what the sandbox
+collected, and running an item by waiting for its reports. Knows no provider and no git.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from pytest_sandbox import items, wire
+from pytest_sandbox.errors import SandboxError
+from pytest_sandbox.items import RemoteItem
+from pytest_sandbox.plan import Run
+from pytest_sandbox.portal import Portal, Task
+from pytest_sandbox.progress import Progress
+from pytest_sandbox.provider import Provider
+from pytest_sandbox.results import Recorder, complete
+from pytest_sandbox.runner import Host, Phase, Selection, execute
+
+#: Frames waiting for pytest's loop; beyond, the stream from the sandbox waits.
+_BACKLOG = 20_000
+
+Event = Phase | wire.Frame | Task[bytes | None]
+
+
+class Feed:
+    """The consumer: passes everything from the event loop to pytest's thread."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._selection: Future[Selection] = Future()
+
+    def phase(self, phase: Phase) -> None:
+        self._queue.put(phase)
+
+    async def frame(self, frame: wire.Frame) -> None:
+        self._queue.put(frame)
+        # Polled: the consuming side is another thread, and hardly ever behind.
+        while self._queue.qsize() > _BACKLOG:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def select(self) -> Selection:
+        return await asyncio.wrap_future(self._selection)
+
+    def done(self, task: Task[bytes | None]) -> None:
+        self._queue.put(task)
+
+    def choose(self, selection: Selection) -> None:
+        if not self._selection.done():
+            self._selection.set_result(selection)
+
+    def next(self, idle: Callable[[], None]) -> Event:
+        """The next event; calls ``idle`` a few times a second meanwhile."""
+        while True:
+            try:
+                return self._queue.get(timeout=0.2)
+            except queue.Empty:
+                idle()
+
+
+class RemoteInternalError(Exception):
+    """pytest in the sandbox had an internal error; the text is its own."""
+
+
+class Mirror:
+    """One session's plugin. Owns the event loop and, through it, the run."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        run: Run,
+        provider: Callable[[], Provider],
+        host: Host,
+        *,
+        notes: list[str],
+        on_artifacts: Callable[[bytes], str],
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._make_provider = provider
+        self._host = host
+        self._notes = notes
+        self._on_artifacts = on_artifacts
+        self._feed = Feed()
+        self._resources = ExitStack()
+        self._task: Task[bytes | None] | None = None
+        self._end: wire.End | None = None
+        self._over = False
+        self._exit: tuple[str, int] | None = None
+        self._reports: dict[int, list[wire.Report]] = {}
+        self._finished: set[int] = set()
+        # Only kept where somebody asks for it: it doubles the memory of a run.
+        verdicts = config.hook.pytest_sandbox_verdict.get_hookimpls()
+        self._recorder = Recorder() if verdicts else None
+
+    # ------------------------------------------------------------ pytest's hooks
+
+    def pytest_report_header(self) -> list[str]:
+        return [f"sandbox: {self._run.name} · {self._isolation}", *self._notes]
+
+    @property
+    def _isolation(self) -> str:
+        return self._make_provider().capabilities.isolation
+
+    @pytest.hookimpl
+    def pytest_collection(self, session: pytest.Session) -> bool:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        assert reporter is None or isinstance(reporter, TerminalReporter)
+        self._reporter = reporter
+        self._progress = Progress(reporter, quiet=self._config.option.verbose < 0)
+        self._start()
+        self._collect(session)
+        return True
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """The selection is final now: the sandbox may start."""
+        chosen = [item.index for item in session.items if isinstance(item, RemoteItem)]
+        broken = session.testsfailed and not self._config.option.continue_on_collection_errors
+        if self._config.option.collectonly or broken:
+            chosen = []
+        if self._recorder is not None:
+            self._recorder.choose(chosen)
+        self._feed.choose(Selection(chosen, self._config.getoption("maxfail")))
+        result = yield
+        if chosen or not self._over:
+            self._drain()
+        return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if not isinstance(item, RemoteItem):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        seen = self._report_waiting(item)
+        while item.index not in self._finished and not self._over:
+            self._handle(self._next())
+            seen += self._report_waiting(item)
+        if item.index not in self._finished or not complete(seen):
+            self._without_result(item, seen)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport, config: pytest.Config
+    ) -> tuple[str, str, str] | None:
+        if not isinstance(report, items.SubtestReport):
+            return None
+        quiet = config.option.verbose < 1
+        if report.failed:
+            return "failed", "u", f"SUBFAILED{report.description}"
+        if quiet:
+            return "", "", ""
+        if hasattr(report, "wasxfail"):
+            return "xfailed", "y", f"SUBXFAIL{report.description}"
+        if report.skipped:
+            return "skipped", "-", f"SUBSKIPPED{report.description}"
+        return "subtests passed", "u", f"SUBPASSED{report.description}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool | None:
+        if not isinstance(excinfo.value, RemoteInternalError):
+            return None
+        if self._reporter is not None:
+            for line in str(excinfo.value).splitlines():
+                self._reporter.write_line("INTERNALERROR> " + line)
+        return True
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, object, object]:
+        try:
+            self._close()
+        finally:
+            result = yield
+        if self._recorder is not None and self._end is not None:
+            verdict = self._config.hook.pytest_sandbox_verdict(
+                result=self._recorder.result(self._run.name)
+            )
+            if verdict is not None and session.exitstatus in (0, 1):
+                session.exitstatus = pytest.ExitCode(0 if verdict else 1)
+        return result
+
+    # ------------------------------------------------------------ the run
+
+    def _start(self) -> None:
+        portal = self._resources.enter_context(Portal())
+        self._task = portal.start(self._main)
+        self._task.on_done(self._feed.done)
+
+    async def _main(self) -> bytes | None:
+        async with self._make_provider() as provider:
+            await provider.check()
+            return await execute(self._run, provider, self._feed, self._host)
+
+    def _next(self) -> Event:
+        return self._feed.next(self._progress.tick)
+
+    def _collect(self, session: pytest.Session) -> None:
+        markexpr: str = self._config.option.markexpr or ""
+        tree = items.Tree(session, mark_arguments="(" in markexpr)
+        deselected = 0
+        while True:
+            event = self._next()
+            if isinstance(event, wire.Collected):
+                tree.add(event)
+            self._handle(event)
+            if isinstance(event, wire.Ready):
+                deselected = event.deselected
+                break
+            if self._over:
+                self._stop_session()
+        self._progress.clear()
+        hook = self._config.hook
+        session.items = list(tree.items)
+        hook.pytest_collectreport(report=items.collected_report(tree.items))
+        if deselected:
+            self._count_deselected(deselected)
+        hook.pytest_collection_modifyitems(
+            session=session, config=self._config, items=session.items
+        )
+        hook.pytest_collection_finish(session=session)
+        session.testscollected = len(session.items)
+
+    def _count_deselected(self, number: int) -> None:
+        """The sandbox's own pytest left some out; count them as a direct run does."""
+        if self._reporter is not None:
+            self._reporter._numcollected += number
+        nobody: list[Any] = [None] * number
+        self._config.hook.pytest_deselected(items=nobody)
+
+    def _handle(self, event: Event) -> None:
+        hook = self._config.hook
+        if isinstance(event, Task):
+            self._finish(event)
+            return
+        if isinstance(event, Phase):
+            self._progress.phase(event)
+            hook.pytest_sandbox_phase(phase=event)
+            return
+        if self._recorder is not None:
+            self._recorder.take(event)
+        hook.pytest_sandbox_frame(frame=event)
+        match event:
+            case wire.Hello():
+                self._hello(event)
+            case wire.CollectReport():
+                hook.pytest_collectreport(report=items.collect_report(event))
+            case wire.Report():
+                self._reports.setdefault(event.item, []).append(event)
+            case wire.Finish():
+                self._finished.add(event.item)
+            case wire.Warned():
+                kwargs = items.warning(event, str(self._config.rootpath))
+                hook.pytest_warning_recorded.call_historic(kwargs=kwargs)
+            case wire.Output() if self._reporter is not None:
+                self._progress.clear()
+                self._reporter._tw.write(event.text, flush=True)
+            case wire.InternalError():
+                raise RemoteInternalError(event.text)
+            case wire.End():
+                self._end = event
+
+    def _hello(self, hello: wire.Hello) -> None:
+        if self._config.option.verbose >= 0 and self._reporter is not None:
+            self._progress.clear()
+            self._reporter.write_line(
+                f"sandbox: Python {hello.python}, pytest-{hello.pytest}"
+                + (f", plugins: {', '.join(hello.plugins)}" if hello.plugins else "")
+            )
+
+    def _report_waiting(self, item: RemoteItem) -> list[wire.Report]:
+        waiting = self._reports.pop(item.index, [])
+        if waiting:
+            self._progress.clear()
+        for frame in waiting:
+            item.ihook.pytest_runtest_logreport(report=items.test_report(item, frame))
+        return waiting
+
+    def _without_result(self, item: RemoteItem, seen: list[wire.Report]) -> None:
+        """The run is over, or the sandbox claims to be through with a test it was silent on."""
+        if item.index not in self._finished and not seen:
+            self._stop_session()
+        if any(report.outcome == "failed" for report in seen):
+            return  # bad enough as it is
+        text = f"the sandbox sent no complete result for {item.nodeid}"
+        item.ihook.pytest_runtest_logreport(report=items.failed_report(item, text))
+
+    def _drain(self) -> None:
+        """Wait for what comes after the last test: warnings, artifacts, the end itself."""
+        while not self._over:
+            self._handle(self._next())
+        self._progress.clear()
+        if self._exit is not None or (self._end is not None and self._end.reason != "finished"):
+            self._stop_session()
+
+    def _finish(self, task: Task[bytes | None]) -> None:
+        self._over = True
+        try:
+            artifacts = task.result()
+        except SandboxError as error:
+            self._exit = (str(error), error.exit_status)
+            return
+        if artifacts is not None and self._reporter is not None:
+            self._reporter.write_line("")
+            self._reporter.write_line(self._on_artifacts(artifacts))
+
+    def _stop_session(self) -> None:
+        """The run ended where tests were still expected: end the session, and say why."""
+        self._progress.clear()
+        if self._exit is not None:
+            self._leave(*self._exit)
+        end = self._end
+        if end is None:
+            self._leave(f"{self._run.name}: the sandbox ended without a word", 31)
+            return
+        message = end.message.strip()
+        if end.reason == "usage":
+            raise pytest.UsageError(f"pytest in the sandbox refused to start:\n{message}")
+        texts = {
+            "finished": ("the sandbox's session ended before all chosen tests had run", 1),
+            "exit": (message or "pytest.exit() in the sandbox", end.exitstatus or 2),
+            "internalerror": ("internal error of pytest in the sandbox", 3),
+            "died": ("the test process died too often, or outside of any test", 1),
+            "timeout": ("the run's time limit passed (--sandbox-timeout)", 1),
+            "output": ("the tests wrote more output than a run may", 1),
+            "stopped": ("stopped", 2),
+            "supervisor": ("the supervisor in the sandbox failed", 31),
+        }
+        text, status = texts[end.reason]
+        self._leave(text if message in ("", text) else f"{text}\n{message}", status)
+
+    def _leave(self, text: str, status: int) -> None:
+        first, _, rest = text.partition("\n")
+        if rest and self._reporter is not None:
+            self._reporter.write_line("")
+            self._reporter.write_line(text)
+        raise pytest.exit.Exception(first, returncode=status)
+
+    def _close(self) -> None:
+        """End the sandbox; a second Ctrl-C leaves it to the reaper, and says so."""
+        try:
+            if self._task is not None and not self._over:
+                self._progress.phase(Phase("close"))
+                self._task.cancel()
+            self._resources.close()
+        except KeyboardInterrupt:
+            text = "sandbox left behind; `pytest --sandbox-reap` ends it"
+            raise pytest.exit.Exception(text, returncode=2) from None
+        finally:
+            self._progress_clear()
+            self._run.workspace.close()
+
+    def _progress_clear(self) -> None:
+        if hasattr(self, "_progress"):
+            self._progress.clear()
+
+
+def artifact_writer(folder: Path) -> Callable[[bytes], str]:
+    """Writes artifacts into ``folder``, which must not exist yet."""
+    from pytest_sandbox.artifacts import extract
+
+    return lambda data: extract(data, folder)

@@ -1,0 +1,126 @@
+"""Sets mirror mode up: from the parsed command line to the plugin that carries it out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_sandbox import artifacts, assemble, plan, registry, sides
+from pytest_sandbox.errors import BadInput
+from pytest_sandbox.mirror import Mirror
+from pytest_sandbox.workspace import Workspace
+
+
+def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
+    """Make the run and register the plugin; nothing is started yet.
+
+    Raises:
+        SandboxError: the user's input cannot be used.
+    """
+    option = config.option
+    defaults = config._parser.parse_known_args([], namespace=argparse.Namespace())
+    refused = sides.refusal(option, defaults)
+    if refused is not None:
+        raise BadInput(refused)
+    directory = config.invocation_params.dir
+    cli = _command_line(option)
+    early = assemble.resolver(cli, {}, os.environ)({})
+    repo = Path(directory, early["repo"] or ".").resolve()
+    workspace = Workspace.open(repo)
+    try:
+        patch = None
+        if early["patch"] is not None:
+            patch = assemble.read_patch(early["patch"], directory)
+        root = workspace.root or repo
+        named = early["repo"] is not None
+        cwd = "" if named else plan.inside(root, directory.resolve(), "the current directory")
+        run, options = assemble.make_run(
+            workspace,
+            assemble.resolver(cli, {}, os.environ),
+            patch=patch,
+            base=early["base"],
+            read_ini=True,
+            args=_arguments(option, defaults, root, root if named else directory.resolve()),
+            cwd=cwd,
+            columns=_columns(),
+            live=option.capture == "no",
+            directory=directory,
+        )
+        folder = Path(directory, options["artifact_dir"])
+        if run.artifacts:
+            artifacts.check_folder(folder)
+        provider = registry.factory(options["provider"], others)
+        plan.check(run, options["provider"], provider().capabilities)
+        mirror = Mirror(
+            config,
+            run,
+            provider,
+            assemble.host(),
+            notes=[*notes, *_notes(run, provider().capabilities.isolated)],
+            on_artifacts=lambda data: artifacts.extract(data, folder),
+        )
+        config.pluginmanager.register(mirror, "pytest_sandbox_mirror")
+    except BaseException:
+        workspace.close()
+        raise
+
+
+def _command_line(option: argparse.Namespace) -> Any:
+    def value(name: str) -> Any:
+        if name == "provider":
+            # --sandbox=NAME, then --sandbox-provider, then PYTEST_SANDBOX=NAME.
+            named = option.sandbox or option.sandbox_provider
+            return named or _environment_provider()
+        return getattr(option, "sandbox_" + name)
+
+    return value
+
+
+def _environment_provider() -> str | None:
+    value = os.environ.get("PYTEST_SANDBOX", "")
+    return None if value in ("", "1", "on", "true") else value
+
+
+def _arguments(
+    option: argparse.Namespace, defaults: argparse.Namespace, root: Path, cwd: Path
+) -> list[str]:
+    """What the sandbox's pytest is told: its side's options, and what to collect."""
+    config_file = option.inifilename
+    if config_file is not None and not Path(config_file).resolve().is_relative_to(root):
+        option = argparse.Namespace(**{**vars(option), "inifilename": None})
+    return [
+        *sides.sandbox_args(option, defaults),
+        *(_target(argument, root, cwd) for argument in option.file_or_dir),
+    ]
+
+
+def _target(argument: str, root: Path, cwd: Path) -> str:
+    """A path or node id, made relative: it is looked for in the composed tree, not here."""
+    path, separator, rest = argument.partition("::")
+    if not os.path.isabs(path):
+        inside = os.path.normpath(os.path.join(cwd, path))
+        plan.inside(root, Path(inside), "the argument")
+        return argument
+    plan.inside(root, Path(os.path.normpath(path)), "the argument")
+    return os.path.relpath(path, cwd) + separator + rest
+
+
+def _columns() -> int:
+    # The width tracebacks are drawn for; the reporter that knows it does not exist yet.
+    return max(40, min(shutil.get_terminal_size((80, 24)).columns, 500))
+
+
+def _notes(run: plan.Run, isolated: bool) -> list[str]:
+    setup = run.environment.setup
+    notes = [f"sandbox set-up: {setup.reason}"] if setup.reason else []
+    if not isolated:
+        notes.append(
+            "warning: the host provider isolates nothing: the tests run with your rights, "
+            "on your files and network"
+        )
+    return notes
