@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitstore import ObjectFormat, git_executable, printable
+from pytest_sandbox.gitobjects import ObjectFormat, printable
+from pytest_sandbox.gitstore import git_executable
 
 _OID: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 # git check-ref-format, as far as it matters for a line of packed-refs.

@@ -17,17 +17,8 @@ from typing import Final
 from pytest_sandbox import checkout
 from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitstore import (
-    CHUNK,
-    EXECUTABLE,
-    FILE,
-    GITLINK,
-    SYMLINK,
-    Entry,
-    Store,
-    Writer,
-    printable,
-)
+from pytest_sandbox.gitobjects import CHUNK, EXECUTABLE, FILE, GITLINK, SYMLINK, Entry, printable
+from pytest_sandbox.gitstore import Store, Writer
 
 # What is no part of any project, and differs from run to run or works on this machine only.
 _NEVER: Final = b".hg/\n.svn/\n.bzr/\nCVS/\n_darcs/\n__pycache__/\n*.pyc\n"

@@ -16,7 +16,8 @@ from typing import Final
 
 from pytest_sandbox.archives import NO_TIME, Archive
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitstore import Batch, Damaged, Missing, Store
+from pytest_sandbox.gitobjects import Batch, Damaged
+from pytest_sandbox.gitstore import Store
 
 #: Commits put between the nearest tag and the base, so that their number stays true.
 MAX_DISTANCE: Final = 10_000
@@ -209,17 +210,3 @@ def members(archive: Archive, folder: Path, name: str = ".git") -> Iterator[byte
             yield from members(archive, path, inside)
         else:
             yield from archive.file(inside, path)
-
-
-__all__ = [
-    "MAX_DISTANCE",
-    "Commit",
-    "Missing",
-    "Tag",
-    "all_commits",
-    "members",
-    "nearest_tags",
-    "note",
-    "one_commit",
-    "read_commit",
-]

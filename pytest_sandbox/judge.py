@@ -11,7 +11,8 @@ from typing import Final
 
 from pytest_sandbox import trees
 from pytest_sandbox.errors import PatchError
-from pytest_sandbox.gitstore import GITLINK, SYMLINK, Change, Entry, Store, printable
+from pytest_sandbox.gitobjects import GITLINK, SYMLINK, Change, Entry, printable
+from pytest_sandbox.gitstore import Store
 from pytest_sandbox.patchtext import MAX_FILE, MAX_TOTAL
 
 MAX_CHANGED: Final = 100_000

@@ -14,7 +14,8 @@ from typing import Final, Literal
 
 from pytest_sandbox import judge, patchtext, trees
 from pytest_sandbox.errors import BadInput, PatchError
-from pytest_sandbox.gitstore import Entry, Output, Store, printable
+from pytest_sandbox.gitobjects import Entry, printable
+from pytest_sandbox.gitstore import Output, Store
 
 Tolerance = Literal["strict", "crlf", "whitespace", "recount", "fuzz", "3way"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pytest_sandbox.errors import PatchError
-from pytest_sandbox.gitstore import printable
+from pytest_sandbox.gitobjects import printable
 
 MAX_PATCH: Final = 50 << 20
 MAX_FILE: Final = 100 << 20

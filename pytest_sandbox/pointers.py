@@ -17,7 +17,8 @@ from typing import IO, Final
 from pytest_sandbox import checkout, trees
 from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitstore import CHUNK, GITLINK, SYMLINK, Entry, Missing, Store, printable
+from pytest_sandbox.gitobjects import CHUNK, GITLINK, SYMLINK, Entry, Missing, printable
+from pytest_sandbox.gitstore import Store
 
 _POINTER: Final = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-\d[^\n]*\n)*"

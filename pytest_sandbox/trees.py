@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitstore import DIRECTORY, Batch, Change, Damaged, Entry, Store, printable
+from pytest_sandbox.gitobjects import DIRECTORY, Batch, Change, Damaged, Entry, printable
+from pytest_sandbox.gitstore import Store
 
 #: Paths one tree may hold, and how deep: beyond it a tree is an attack on our memory.
 MAX_FILES = 2_000_000

@@ -19,7 +19,8 @@ from pytest_sandbox import checkout, disk, history, patches, pointers, trees
 from pytest_sandbox.archives import DELETED, NO_TIME, Archive, gather
 from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitstore import SYMLINK, Entry, Missing, Store, printable
+from pytest_sandbox.gitobjects import SYMLINK, Entry, Missing, printable
+from pytest_sandbox.gitstore import Store
 from pytest_sandbox.patches import Tolerance
 
 History = Literal["none", "tag", "full"]
