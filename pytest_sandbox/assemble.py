@@ -16,7 +16,7 @@ import platformdirs
 from pytest_sandbox import environment, ini, plan
 from pytest_sandbox.errors import BadInput, PatchError
 from pytest_sandbox.ledger import Ledger
-from pytest_sandbox.options import OPTIONS, OptionError, resolve
+from pytest_sandbox.options import OPTIONS, resolve
 from pytest_sandbox.runner import Host
 from pytest_sandbox.store import PreparedStore
 from pytest_sandbox.workspace import Tree, Workspace
@@ -88,10 +88,7 @@ def make_run(
     """
     trusted, candidate = _trees(workspace, patch is not None, base)
     files = TreeFiles(workspace, trusted)
-    try:
-        options = resolve_with(ini.sandbox_keys(files) if read_ini else {})
-    except OptionError as error:
-        raise BadInput(str(error)) from None
+    options = resolve_with(ini.sandbox_keys(files) if read_ini else {})
     if patch is not None:
         name, content = patch
         applied = workspace.apply(trusted, content, name=name, tolerance=options["patch_tolerance"])

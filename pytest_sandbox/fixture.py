@@ -15,7 +15,7 @@ import pytest
 from pytest_sandbox import assemble, environment, registry
 from pytest_sandbox.api import load_patch, run_on
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.options import OptionError, resolve
+from pytest_sandbox.options import resolve
 from pytest_sandbox.portal import Portal
 from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
 from pytest_sandbox.results import RunResult
@@ -75,10 +75,7 @@ class SandboxFixture:
             for name, value in ((name, _ini(config, name)) for name in assemble.OPTION_NAMES)
             if value is not None
         }
-        try:
-            self._options = self._resolve({})
-        except OptionError as error:
-            raise BadInput(f"{request.node.nodeid}: {error}") from None
+        self._options = self._resolve({})
         self._plain: Sandbox | None = None
         self._stack = ExitStack()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest._code.code import ExceptionChainRepr, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import items, wire
@@ -169,13 +170,13 @@ class Mirror:
         return "subtests passed", "u", f"SUBPASSED{report.description}"
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool | None:
-        if not isinstance(excinfo.value, RemoteInternalError):
-            return None
-        if self._reporter is not None:
-            for line in str(excinfo.value).splitlines():
-                self._reporter.write_line("INTERNALERROR> " + line)
-        return True
+    def pytest_internalerror(
+        self, excrepr: object, excinfo: pytest.ExceptionInfo[BaseException]
+    ) -> None:
+        """Show the sandbox's traceback in place of ours, which only passed it on."""
+        error = excinfo.value
+        if isinstance(error, RemoteInternalError) and isinstance(excrepr, ExceptionChainRepr):
+            excrepr.chain = [(ReprTracebackNative([str(error)]), None, None)]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(

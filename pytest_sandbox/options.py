@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from pytest_sandbox.errors import BadInput
+
 #: Providers this package brings. Others come through the ``pytest_sandbox_providers`` hook.
 PROVIDERS: Final = ("local", "host")
 
@@ -155,7 +157,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
-class OptionError(ValueError):
+class OptionError(BadInput):
     """A value that cannot be used; the message names the place it came from."""
 
 

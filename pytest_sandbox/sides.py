@@ -142,7 +142,9 @@ def _arguments(row: Row, value: Any) -> list[str]:
     if row.form == "switch":
         return [row.flags] if value else []
     if row.form == "each":
-        return [part for one in value for part in _pair(row.flags, str(one))]
+        # Our own plugin stays here, also where it was named by -p.
+        given = [str(one) for one in value if not str(one).startswith("pytest_sandbox")]
+        return [part for one in given for part in _pair(row.flags, one)]
     return _pair(row.flags, str(value))
 
 
