@@ -256,6 +256,9 @@ class LocalProvider(Provider):
     async def delete_snapshot(self, snapshot: str) -> None:
         await anyio.to_thread.run_sync(self._snapshots.remove, snapshot)
 
+    async def snapshot_size(self, snapshot: str) -> int | None:
+        return self._snapshots.size(snapshot)
+
     async def reap(self, name: str, sandbox_id: str | None) -> None:
         def work() -> None:
             for folder in owners.folders_of(self._running, name, sandbox_id):

@@ -94,6 +94,13 @@ class SnapshotStore:
             return None
         return layers if all(layer.is_dir() for layer in layers) else None
 
+    def size(self, snapshot: str) -> int | None:
+        """Bytes on disk of the topmost layer alone."""
+        try:
+            return int(json.loads((self._at(snapshot) / "snapshot.json").read_bytes())["size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def add(self, tree: Path, below: str | None) -> str:
         """Takes ``tree`` away from where it is as a new snapshot over ``below``."""
         chain: list[str] = []

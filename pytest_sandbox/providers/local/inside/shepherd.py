@@ -40,7 +40,12 @@ def serve(order: Message, fds: list[int], request: Message) -> NoReturn:
                     answer = {"done": _read(order, fds[1])}
             except OSError as error:
                 answer = {"errno": error.errno, "detail": str(error)}
+            for fd in fds[1:]:
+                os.close(fd)
             linux.send_message(reply, answer, [])
+            # Closing with anything unread would make the owner lose the answer, so wait for it.
+            while linux.receive_message(reply)[0] is not None:
+                pass
     finally:
         os._exit(0)
 
@@ -67,6 +72,7 @@ class _Command:
             self._become()
         for fd in self._fds[1:]:
             os.close(fd)
+        self._fds[1:] = []
         poller = select.poll()
         poller.register(self._reply, select.POLLIN)
         poller.register(wake_read, select.POLLIN)
