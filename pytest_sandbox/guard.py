@@ -59,6 +59,7 @@ def set_aside(
     parser.extra_info["options of the target's own conftest.py or plugins"] = (
         "go through --sandbox-pytest-args '--option=value'"
     )
+    config._inipath = None
     if repo is not None:
         config._rootpath = repo
     return notes

@@ -143,6 +143,10 @@ class SubtestReport(pytest.TestReport):
     def head_line(self) -> str:
         return f"{self.location[2]} {self.description}"
 
+    def sub_test_description(self) -> str:
+        """What the pytest-subtests plugin offers to other plugins."""
+        return self.description
+
 
 def _longrepr(frame: wire.Report | wire.CollectReport) -> Any:
     longrepr = frame.longrepr

@@ -278,6 +278,14 @@ async def _set_up(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
         await _shell(command, "set-up", run, sandbox, consumer, secret=True)
 
 
+#: Older pips trust only the certificates they bring, which lack those of a company's proxy.
+_TRUST = (
+    "for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do "
+    '[ -r "$file" ] && export PIP_CERT="${PIP_CERT:-$file}" '
+    'SSL_CERT_FILE="${SSL_CERT_FILE:-$file}"; done\n'
+)
+
+
 async def _shell(
     command: str,
     what: Literal["set-up", "build"],
@@ -305,7 +313,7 @@ async def _shell(
     try:
         status = await sandbox.exec(
             Command(
-                argv=(*sandbox.demote, "/bin/sh", "-c", command),
+                argv=(*sandbox.demote, "/bin/sh", "-c", _TRUST + command),
                 cwd=places.workspace,
                 env=env,
                 timeout=run.limits.setup,
