@@ -68,15 +68,15 @@ def cut(text: str, limit: int) -> str:
 
 def short(text: Any, limit: int = WORD_LIMIT) -> str:
     """``text`` as a name of at most ``limit`` characters."""
-    text = plain(text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    name = plain(text)
+    return name if len(name) <= limit else name[: limit - 3] + "..."
 
 
 def plain(value: Any) -> str:
     """``str(value)`` of anything, encodable as UTF-8."""
     if type(value) is not str:
         try:
-            value = str.__str__(str(value))
+            value = f"{value!s}"
         except Exception as error:  # noqa: BLE001 - tests' objects may raise anything here
             value = f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
     if value.isascii():
@@ -773,8 +773,8 @@ class Supervisor:
         with open(os.path.join(self._control, "plan.json"), encoding="utf-8") as file:
             self._plan = {**DEFAULTS, **json.load(file)}
         self._plan["text_limit"] = min(int(self._plan["text_limit"]), 1_000_000)
-        with open(os.path.abspath(__file__), "rb") as source:
-            self._source = source.read()
+        with open(os.path.abspath(__file__), encoding="utf-8") as file:
+            self._source = _worker_source(file.read())
         try:
             import ctypes
 
@@ -1400,6 +1400,13 @@ def _encodable(value: Any) -> bool:
     return True
 
 
+def _worker_source(source: str) -> bytes:
+    """The parts of this file that a worker needs: compiling all of it takes longer."""
+    sections = re.split(r"^# -{64} (.*)\n", source, flags=re.MULTILINE)
+    parts = dict(zip(sections[1::2], sections[2::2]))
+    return (sections[0] + parts["texts"] + parts["the worker"]).encode()
+
+
 def _own_pid(pid: int) -> int:
     """The pid of a process as it sees it in its own namespace."""
     try:
@@ -1651,6 +1658,7 @@ def make_plugin(pytest: Any, plan: dict[str, Any], channel: Channel, orders: int
             self.hold = False
             self.held: list[dict[str, Any]] = []
             self.reruns: list[list[str]] = []
+            self.void: dict[str, Any] | None = None
 
         # -------------------------------------------- configuration
 
@@ -1768,6 +1776,7 @@ def make_plugin(pytest: Any, plan: dict[str, Any], channel: Channel, orders: int
 
         def describe(self, items: list[Any]) -> None:
             known: dict[int, int] = {}
+            count = 0
             nodes: list[dict[str, Any]] = []
             found: list[dict[str, Any]] = []
             for item in items:
@@ -1777,7 +1786,8 @@ def make_plugin(pytest: Any, plan: dict[str, Any], channel: Channel, orders: int
                     if number is None and type(node).__name__ == "Instance":
                         known[id(node)] = number = parent  # pytest 6 only, and never shown
                     if number is None:
-                        known[id(node)] = number = len(known)
+                        known[id(node)] = number = count
+                        count += 1
                         nodes.append(self.node(node, parent))
                     parent = number
                 found.append(self.item(item, parent))
@@ -1877,11 +1887,9 @@ def make_plugin(pytest: Any, plan: dict[str, Any], channel: Channel, orders: int
         @pytest.hookimpl(trylast=True)
         def pytest_runtest_logreport(self, report: Any) -> None:
             outcome = report.outcome
-            if outcome == "rerun":
-                name = short(f"Attempt {len(self.reruns) + 1} failed in {report.when}")
-                self.reruns.append([name, render(report.longrepr)])
-                self.held = []
-                return
+            again = outcome in ("rerun", "retried")  # pytest-rerunfailures, pytest-retry
+            if again:
+                outcome = "failed"
             longrepr = long_repr(report.longrepr)
             if outcome not in ("passed", "failed", "skipped"):
                 was = longrepr["text"] if longrepr else ""
@@ -1918,9 +1926,18 @@ def make_plugin(pytest: Any, plan: dict[str, Any], channel: Channel, orders: int
             context = getattr(report, "context", None)
             if hasattr(context, "msg") and hasattr(context, "kwargs"):
                 frame["subtest"] = self.subtest(context)
-            if self.hold:
+            if again:
+                # This attempt is void, if another one follows.
+                name = short(f"Attempt {len(self.reruns) + 1} failed in {when}")
+                self.reruns.append([name, longrepr["text"] if longrepr else ""])
+                self.void = frame
+            elif self.hold:
+                if when == "setup" and self.void is not None:
+                    self.held, self.void = [], None
                 self.held.append(frame)
             else:
+                if self.void is not None and self.void["when"] == when:
+                    self.void = None
                 self.report(frame)
 
         def report(self, frame: dict[str, Any]) -> None:
@@ -1937,6 +1954,10 @@ def make_plugin(pytest: Any, plan: dict[str, Any], channel: Channel, orders: int
         def release(self) -> None:
             """Send what was held back because an attempt may be void."""
             held, self.held = self.held, []
+            if self.void is not None:
+                held = [frame for frame in held if frame["when"] != self.void["when"]]
+                held.append(self.void)  # no attempt followed
+                self.void = None
             for frame in held:
                 if self.reruns:
                     frame["sections"] = [*self.reruns, *frame.get("sections", [])][:256]
