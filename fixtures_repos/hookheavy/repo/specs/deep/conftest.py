@@ -1,0 +1,2 @@
+def pytest_itemcollected(item):
+    item.name = item.name.replace("_", " ")

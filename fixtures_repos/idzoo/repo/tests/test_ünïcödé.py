@@ -1,0 +1,6 @@
+import pytest
+
+
+@pytest.mark.parametrize("x", ["ünï", "-"])
+def test_path(x):
+    pass
