@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import ObjectFormat, printable
+from pytest_sandbox.gitobjects import ObjectFormat, printable, quoted
 from pytest_sandbox.gitstore import git_executable
 
 _OID: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -46,8 +46,8 @@ class Checkout:
         return path if path.is_file() else None
 
 
-def find(path: Path, *, untrusted: bool = False) -> Checkout | None:
-    """The repository that ``path`` lies in, None when it is in none.
+def find(path: Path, *, untrusted: bool = False, exact: bool = False) -> Checkout | None:
+    """The repository that ``path`` lies in, or with ``exact`` is the top of; None for neither.
 
     With ``untrusted``, object directories elsewhere (alternates, symbolic links) are refused:
     they would let whoever wrote ``.git`` read other repositories of this machine through us.
@@ -57,9 +57,9 @@ def find(path: Path, *, untrusted: bool = False) -> Checkout | None:
     """
     path = Path(os.path.abspath(path))
     if not path.is_dir():
-        raise BadInput(f"{printable(str(path))!r} is not a folder")
+        raise BadInput(f"{quoted(str(path))} is not a folder")
     path = path.resolve()
-    for folder in (path, *path.parents):
+    for folder in (path,) if exact else (path, *path.parents):
         dotgit = folder / ".git"
         found = None
         if dotgit.is_symlink():
@@ -88,20 +88,25 @@ def nested(folder: Path, top: Checkout | None) -> Checkout | None:
     somebody's pointer to a foreign repository and is not followed.
     """
     dotgit = folder / ".git"
+    target: Path | None = None
     if dotgit.is_symlink():
         return None
     if dotgit.is_dir():
-        return _checkout(folder, dotgit) if _is_git_dir(dotgit) else None
-    if top is None or not dotgit.is_file():
+        target = dotgit
+    elif top is not None and dotgit.is_file():
+        target = _gitfile(dotgit)
+        if target is not None and not target.resolve().is_relative_to(top.common.resolve()):
+            return None
+    if target is None or not _is_git_dir(target):
         return None
-    target = _gitfile(dotgit)
-    if target is None or not target.resolve().is_relative_to(top.common.resolve()):
+    try:
+        return _checkout(folder, target)
+    except BadInput:
         return None
-    return _checkout(folder, target) if _is_git_dir(target) else None
 
 
 def _target(link: Path) -> str:
-    return repr(printable(os.readlink(link)))
+    return quoted(os.readlink(link))
 
 
 def _is_git_dir(path: Path) -> bool:
@@ -145,7 +150,7 @@ def _follow(dotgit: Path, root: Path) -> Path:
         raise BadInput(f"{dotgit} is a file, but not one that git wrote: it names no repository")
     if not _is_git_dir(target):
         raise BadInput(
-            f"{dotgit} names {printable(str(target))!r}, where there is no repository; "
+            f"{dotgit} names {quoted(str(target))}, where there is no repository; "
             "`git worktree repair` mends a worktree that was moved"
         )
     back = _text(target / "gitdir", 65536).strip()
@@ -157,7 +162,7 @@ def _follow(dotgit: Path, root: Path) -> Path:
     if target.resolve().is_relative_to(root):
         return target
     raise BadInput(
-        f"{dotgit} names the repository {printable(str(target))!r}, which does not name this "
+        f"{dotgit} names the repository {quoted(str(target))}, which does not name this "
         "folder in its turn, so it may be somebody else's; if it is yours, mend it with "
         f"`git worktree repair` or `git --git-dir={printable(str(target))} config "
         f"core.worktree {printable(str(root))}`"
@@ -170,6 +175,12 @@ def _same(one: Path, other: Path) -> bool:
 
 def _checkout(root: Path | None, git_dir: Path) -> Checkout:
     common = _common(git_dir)
+    # `git worktree add` makes no other kind; a planted one would show a foreign repository.
+    if common != git_dir and git_dir.resolve().parent != common.resolve() / "worktrees":
+        raise BadInput(
+            f"{git_dir} says that it is a worktree of {quoted(str(common))}, which does not name "
+            "this folder in its turn; `git worktree repair`, run there, mends it if it is yours"
+        )
     config = read_config(common / "config")
     if config.get("extensions.refstorage", "files") != "files":
         raise BadInput(

@@ -5,6 +5,7 @@ Reads each file once, through folders that are not symbolic links; writes only t
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -17,7 +18,7 @@ from typing import Final
 from pytest_sandbox import checkout
 from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import CHUNK, EXECUTABLE, FILE, GITLINK, SYMLINK, Entry, printable
+from pytest_sandbox.gitobjects import CHUNK, EXECUTABLE, FILE, GITLINK, SYMLINK, Entry, quoted
 from pytest_sandbox.gitstore import Store, Writer
 
 # What is no part of any project, and differs from run to run or works on this machine only.
@@ -192,14 +193,14 @@ class _Reader:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            if error.errno in (40, 62):  # ELOOP: a folder on the way is a symbolic link.
+            if error.errno == errno.ELOOP:  # A folder on the way is a symbolic link.
                 return None
             raise BadInput(
-                f"{printable(path)!r} cannot be read: {error.strerror}; make it readable, or let "
+                f"{quoted(path)} cannot be read: {error.strerror}; make it readable, or let "
                 ".gitignore name it"
             ) from error
         raise BadInput(
-            f"{printable(path)!r} changes while it is being read; stop what writes it, or let "
+            f"{quoted(path)} changes while it is being read; stop what writes it, or let "
             ".gitignore name it"
         )
 

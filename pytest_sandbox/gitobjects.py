@@ -135,3 +135,8 @@ def printable(text: str | bytes, limit: int = 300) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
         for char in cut
     )
+
+
+def quoted(text: str | bytes, limit: int = 300) -> str:
+    """``printable`` text in quotation marks."""
+    return f"'{printable(text, limit)}'"

@@ -215,9 +215,10 @@ class Store:
             found[oid] = int(size)
         return found
 
-    def has_head(self) -> bool:
-        answer = self.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}", ok=())
-        return answer.status == 0
+    def names(self, rev: str) -> str | None:
+        """The hash that ``rev`` stands for, whether or not that object is here."""
+        answer = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", rev, ok=())
+        return answer.stdout.decode().strip() or None if answer.status == 0 else None
 
     @contextmanager
     def index(self) -> Iterator[Path]:

@@ -6,12 +6,12 @@ A text can hide a path (quoting, renames without +++ lines); a tree cannot.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_sandbox import trees
 from pytest_sandbox.errors import PatchError
-from pytest_sandbox.gitobjects import GITLINK, SYMLINK, Change, Entry, printable
+from pytest_sandbox.gitobjects import GITLINK, SYMLINK, Change, Entry, quoted
 from pytest_sandbox.gitstore import Store
 from pytest_sandbox.patchtext import MAX_FILE, MAX_TOTAL
 
@@ -21,8 +21,8 @@ MAX_NAME: Final = 255
 _HOPS: Final = 40
 
 
-def judge(store: Store, base: str, new: str, changes: Sequence[Change], name: str) -> None:
-    """Refuse a tree that no honest patch makes.
+def screen(changes: Sequence[Change], name: str) -> None:
+    """Refuse by number, kind and path of what changed; needs no content.
 
     Raises:
         PatchError: refused, naming the path.
@@ -33,15 +33,45 @@ def judge(store: Store, base: str, new: str, changes: Sequence[Change], name: st
         _check_kind(change, name)
         if change.new is not None:
             _check_path(change.path, name)
-    _check_sizes(store, [change.new for change in changes if change.new], name)
+
+
+def weigh(changes: Sequence[Change], sizes: Mapping[str, int], name: str) -> None:
+    """Refuse by size; ``sizes`` holds the bytes of each blob that is new.
+
+    Raises:
+        PatchError: refused, naming the path.
+    """
+    total = 0
+    for change in changes:
+        size = sizes.get(change.new.blob, 0) if change.new else 0
+        total += size
+        if size > MAX_FILE:
+            raise _refused(
+                name,
+                f"makes {quoted(change.path)} {size:,} bytes large; at most {MAX_FILE:,} are taken",
+            )
+    if total > MAX_TOTAL:
+        raise _refused(name, f"makes {total:,} bytes of files; at most {MAX_TOTAL:,} are taken")
+
+
+def compare(
+    store: Store,
+    changes: Sequence[Change],
+    before: Mapping[bytes, Entry],
+    after: Mapping[bytes, Entry],
+    name: str,
+) -> None:
+    """Refuse names and links that only together with the rest of the tree do harm.
+
+    Raises:
+        PatchError: refused, naming the path.
+    """
     added = [change.path for change in changes if change.old is None]
     links = [change.new for change in changes if change.new and change.new.mode == SYMLINK]
-    if not added and not links:
-        return
-    files = list(trees.walk(store, new))
-    _check_twins(added, files, {entry.path for entry in trees.walk(store, base)}, name)
+    if added:
+        _check_twins(added, after, before, name)
     if links:
-        _check_links(store, links, files, name)
+        _check_links(store, links, after.values(), name)
 
 
 def _refused(name: str, what: str) -> PatchError:
@@ -52,37 +82,22 @@ def _check_kind(change: Change, name: str) -> None:
     if GITLINK in (change.old.mode if change.old else "", change.new.mode if change.new else ""):
         raise _refused(
             name,
-            f"changes the submodule {printable(change.path)!r}, which would bring in code that "
+            f"changes the submodule {quoted(change.path)}, which would bring in code that "
             "is not in the patch; put that code into the base instead",
         )
 
 
 def _check_path(path: bytes, name: str) -> None:
-    shown = printable(path)
+    shown = quoted(path)
     if any(byte < 32 or byte == 127 for byte in path):
-        raise _refused(name, f"makes a file with control characters in its name: {shown!r}")
+        raise _refused(name, f"makes a file with control characters in its name: {shown}")
     parts = path.split(b"/")
     if any(part in (b"", b".", b"..") for part in parts):
-        raise _refused(name, f"leaves the tree: {shown!r}")
+        raise _refused(name, f"leaves the tree: {shown}")
     if any(trees.is_dotgit(part) for part in parts):
-        raise _refused(name, f"writes to what some file systems take for .git: {shown!r}")
+        raise _refused(name, f"writes to what some file systems take for .git: {shown}")
     if len(path) > MAX_PATH or any(len(part) > MAX_NAME for part in parts):
-        raise _refused(name, f"makes a file whose name is too long: {shown!r}")
-
-
-def _check_sizes(store: Store, entries: Sequence[Entry], name: str) -> None:
-    sizes = store.sizes(entry.blob for entry in entries)
-    total = 0
-    for entry in entries:
-        total += sizes[entry.blob]
-        if sizes[entry.blob] > MAX_FILE:
-            raise _refused(
-                name,
-                f"makes {printable(entry.path)!r} {sizes[entry.blob]:,} bytes large; at most "
-                f"{MAX_FILE:,} are taken",
-            )
-    if total > MAX_TOTAL:
-        raise _refused(name, f"makes {total:,} bytes of files; at most {MAX_TOTAL:,} are taken")
+        raise _refused(name, f"makes a file whose name is too long: {shown}")
 
 
 def _fold(path: bytes) -> str:
@@ -99,15 +114,15 @@ def _prefixes(path: bytes) -> Iterable[bytes]:
 
 
 def _check_twins(
-    added: Sequence[bytes], files: Sequence[Entry], before: set[bytes], name: str
+    added: Sequence[bytes], files: Iterable[bytes], before: Iterable[bytes], name: str
 ) -> None:
     """Names that are one name where case does not count: the second would hide the first."""
     fresh = {prefix for path in added for prefix in _prefixes(path)}
     folded = {_fold(path) for path in fresh}
     seen: dict[str, bytes] = {}
     known = {prefix for path in before for prefix in _prefixes(path)}
-    for entry in files:
-        for prefix in _prefixes(entry.path):
+    for path in files:
+        for prefix in _prefixes(path):
             fold = _fold(prefix)
             if fold not in folded:
                 continue
@@ -115,12 +130,12 @@ def _check_twins(
             if other != prefix and not (other in known and prefix in known):
                 raise _refused(
                     name,
-                    f"makes two names that differ in case only: {printable(other)!r} and "
-                    f"{printable(prefix)!r}",
+                    f"makes two names that differ in case only: {quoted(other)} and "
+                    f"{quoted(prefix)}",
                 )
 
 
-def _check_links(store: Store, links: Sequence[Entry], files: Sequence[Entry], name: str) -> None:
+def _check_links(store: Store, links: Sequence[Entry], files: Iterable[Entry], name: str) -> None:
     every = [entry for entry in files if entry.mode == SYMLINK]
     sizes = store.sizes(entry.blob for entry in every)
     small = [entry for entry in every if sizes[entry.blob] <= MAX_PATH]
@@ -131,16 +146,14 @@ def _check_links(store: Store, links: Sequence[Entry], files: Sequence[Entry], n
         }
     targets = {entry.path: texts[entry.blob] for entry in small}
     for entry in links:
-        shown = printable(entry.path)
+        shown = quoted(entry.path)
         target = targets.get(entry.path)
         if target is None or not target or b"\0" in target:
-            raise _refused(
-                name, f"makes the symbolic link {shown!r} with a target no link can have"
-            )
+            raise _refused(name, f"makes the symbolic link {shown} with a target no link can have")
         why = _follow(entry.path, targets)
         if why:
             raise _refused(
-                name, f"makes the symbolic link {shown!r} to {printable(target)!r}, which {why}"
+                name, f"makes the symbolic link {shown} to {quoted(target)}, which {why}"
             )
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 from pytest_sandbox import judge, patchtext, trees
 from pytest_sandbox.errors import BadInput, PatchError
-from pytest_sandbox.gitobjects import Entry, printable
+from pytest_sandbox.gitobjects import EXECUTABLE, FILE, GITLINK, Change, Entry, printable, quoted
 from pytest_sandbox.gitstore import Output, Store
 
 Tolerance = Literal["strict", "crlf", "whitespace", "recount", "fuzz", "3way"]
@@ -66,45 +65,87 @@ def apply(
         raise BadInput(f"{tolerance!r} is no patch tolerance; there are {', '.join(TOLERANCES)}")
     name = printable(name)
     patchtext.check(patch, name)
-    with store.index() as index:
-        store.run("read-tree", base, index=index)
-        trial = _Trial(store, base, index, patch)
+    before = {entry.path: entry for entry in trees.walk(store, base)}
+    with _Trial(store, before, patch) as trial:
         first = None
         for kind in dict.fromkeys(("strict", tolerance)):
             output = trial.apply(kind)
             first = first or output
             if output.status == 0:
                 how = kind if trial.strip == 1 else f"{kind}, -p0"
-                return _accept(store, base, trial.tree(), name, onto, how)
+                return _accept(trial, name, onto, how)
         assert first is not None
         raise _explain(trial, first, name, onto, tolerance)
 
 
-def _accept(store: Store, base: str, new: str, name: str, onto: str, how: str) -> Result:
-    changes = trees.diff(store, base, new)
+def _accept(trial: _Trial, name: str, onto: str, how: str) -> Result:
+    before, after = trial.before, trial.after()
+    paths = sorted(before.keys() | after.keys())
+    changes = [
+        Change(path, before.get(path), after.get(path))
+        for path in paths
+        if before.get(path) != after.get(path)
+    ]
     if not changes:
         raise PatchError("empty", f"{name} changes nothing: {onto} already is what it makes")
-    judge.judge(store, base, new, changes, name)
-    return Result(new, how, tuple(change.path for change in changes))
+    judge.screen(changes, name)
+    known = {entry.blob for entry in before.values()}
+    fresh = {change.new.blob for change in changes if change.new} - known
+    judge.weigh(changes, trial.private.sizes(fresh), name)
+    with trial.private.batch() as batch:
+        for _, kind, size, chunks in batch.stream(sorted(fresh)):
+            trial.store.write_stream(kind, size, chunks)
+    judge.compare(trial.store, changes, before, after, name)
+    tree = trees.build(trial.store, after.values())
+    return Result(tree, how, tuple(change.path for change in changes))
 
 
 class _Trial:
-    """One patch and one tree, tried in several ways on copies of one index."""
+    """One patch and one tree, tried in several ways. Owns a store of its own.
 
-    def __init__(self, store: Store, base: str, index: Path, patch: bytes) -> None:
-        self._store = store
-        self._base = base
-        self._index = index
-        self._used = index
+    git applies the patch where only the files it names can be read: an `index` line could
+    otherwise bring in any blob the user's repository holds, a later fix among them. And git
+    touches the time of an object it writes anew, which there cannot be one of the user's.
+    """
+
+    def __init__(self, store: Store, before: Mapping[bytes, Entry], patch: bytes) -> None:
+        self.store = store
+        self.before = before
         self.patch = patch
         #: Path components dropped by the way that worked.
         self.strip = 1
-        heads = [line.text for line in patchtext.scan(patch) if line.kind == "header"]
+        self.private = Store(store.algorithm)
+        self._index = self.private.path / "base-index"
+        self._used = self.private.path / "trial-index"
+        self._lines = patchtext.scan(patch)
         self._bare = not any(
-            patchtext.unquote(head.split(b" ", 1)[1]).startswith((b"a/", b"b/"))
-            for head in heads
-            if head.startswith((b"--- ", b"+++ "))
+            path.startswith((b"a/", b"b/")) for path in patchtext.names(self._lines)
         )
+
+    def __enter__(self) -> _Trial:
+        try:
+            rows = (
+                f"{entry.mode} {entry.blob}\t".encode() + entry.path + b"\0"
+                for entry in self.before.values()
+            )
+            self.private.run(
+                "update-index", "-z", "--index-info", stdin=b"".join(rows), index=self._index
+            )
+            named = patchtext.names(self._lines)
+            whole = named | {path.partition(b"/")[2] for path in named}
+            self._lend(e.blob for p in whole if (e := self.before.get(p)) and e.mode != GITLINK)
+        except BaseException:
+            self.private.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.private.close()
+
+    def _lend(self, blobs: Iterable[str]) -> None:
+        with self.store.batch() as batch:
+            for _, kind, size, chunks in batch.stream(dict.fromkeys(blobs)):
+                self.private.write_stream(kind, size, chunks)
 
     def apply(self, kind: Tolerance, *extra: str) -> Output:
         patch, args = self._ways(kind)
@@ -119,10 +160,9 @@ class _Trial:
         return output
 
     def _git(self, patch: bytes, *args: str) -> Output:
-        self._used = self._index.with_name("trial")
         shutil.copyfile(self._index, self._used)
         try:
-            return self._store.run(
+            return self.private.run(
                 *("apply", "--cached", "--whitespace=nowarn", *args, "-"),
                 stdin=patch,
                 index=self._used,
@@ -139,33 +179,34 @@ class _Trial:
             # What counts lines wrongly is often what forgets the last line end, too.
             ended = self.patch if self.patch.endswith(b"\n") else self.patch + b"\n"
             return ended, ("--recount",)
+        if kind == "3way":
+            # The versions it was made from, which only this tolerance may look at.
+            found = (self.store.names(oid + "^{blob}") for oid in patchtext.origins(self._lines))
+            self._lend(oid for oid in found if oid)
+            return self.patch, ("--3way",)
         options: dict[Tolerance, Sequence[str]] = {
             "whitespace": ("--ignore-whitespace",),
             "fuzz": ("-C1",),
-            "3way": ("--3way",),
         }
         return self.patch, options.get(kind, ())
 
     def _uses_crlf(self, path: bytes) -> bool | None:
-        entry = self.find(path)
-        if entry is None:
+        entry = self.before.get(path)
+        if entry is None or entry.mode not in (FILE, EXECUTABLE):
             return None
-        with self._store.batch() as batch:
-            text = batch.read(entry.blob, "blob", limit=patchtext.MAX_FILE)
+        with self.store.batch() as batch:
+            text = batch.read(entry.blob, "blob", limit=1 << 30)
         return text.count(b"\r\n") * 2 > text.count(b"\n")
 
-    def find(self, path: bytes) -> Entry | None:
-        listed = self._store.run("ls-files", "-z", "--stage", "--", path, index=self._index)
+    def after(self) -> dict[bytes, Entry]:
+        """The files that the last successful way made."""
+        listed = self.private.run("ls-files", "-z", "--stage", index=self._used)
+        files: dict[bytes, Entry] = {}
         for line in listed.stdout.split(b"\0")[:-1]:
-            head, _, found = line.partition(b"\t")
+            head, _, path = line.partition(b"\t")
             mode, blob, _ = head.decode().split(" ")
-            if found == path and mode in ("100644", "100755"):
-                return Entry(found, mode, blob)
-        return None
-
-    def tree(self) -> str:
-        """The tree that the last successful way made."""
-        return self._store.run("write-tree", index=self._used).stdout.decode().strip()
+            files[path] = Entry(path, mode, blob)
+        return files
 
 
 def _explain(
@@ -203,7 +244,7 @@ def _malformed(trial: _Trial, text: str, name: str, tolerance: Tolerance) -> Pat
     else:
         bad = trial.patch.split(b"\n")[number - 1]
         why = (
-            f"is broken at line {number}, {printable(bad, 80)!r}: the lines of its hunk are not as "
+            f"is broken at line {number}, {quoted(bad, 80)}: the lines of its hunk are not as "
             "many as the hunk's header says, or one does not begin with a space, + or -"
         )
     return PatchError("malformed", f"{name} {why}{_hint(trial, tolerance, ('recount',))}")
@@ -220,16 +261,16 @@ def _hint(trial: _Trial, tolerance: Tolerance, kinds: Sequence[Tolerance]) -> st
 def _conflict(trial: _Trial, text: str, name: str, onto: str, tolerance: Tolerance) -> PatchError:
     failed, missing, there = (p.search(text) for p in (_FAILED, _NOT_THERE, _THERE))
     if failed:
-        where = f"{printable(failed[1])!r}"
+        where = f"{quoted(failed[1])}"
         hunk = patchtext.hunk_at(trial.patch, failed[1], int(failed[2]))
         if hunk:
-            where += f", hunk {printable(hunk[1], 120)!r} (line {hunk[0]} of the patch)"
+            where += f", hunk {quoted(hunk[1], 120)} (line {hunk[0]} of the patch)"
         else:
             where += f" at line {failed[2]}"
     elif missing:
-        where = f"{printable(missing[1])!r} is not there"
+        where = f"{quoted(missing[1])} is not there"
     elif there:
-        where = f"{printable(there[1])!r} is there already, and the patch makes it anew"
+        where = f"{quoted(there[1])} is there already, and the patch makes it anew"
     else:
         where = _first(text)
     if trial.apply("strict", "--reverse").status == 0:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from pytest_sandbox.errors import PatchError
-from pytest_sandbox.gitobjects import printable
+from pytest_sandbox.gitobjects import quoted
 
 MAX_PATCH: Final = 50 << 20
 MAX_FILE: Final = 100 << 20
@@ -24,6 +24,8 @@ _HUNK: Final = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9
 _FENCE: Final = re.compile(rb"\s*(```|~~~)[\w-]*\s*$")
 _BINARY: Final = re.compile(rb"(literal|delta) (\d+)\s*$")
 _MAIL: Final = re.compile(rb"From [0-9a-f]{40}|From:|Subject:|Date:|Message-I[Dd]:")
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_INDEX: Final = re.compile(rb"index ([0-9a-f]{4,64})\.\.[0-9a-f]{4,64}\b")
 _NAMES: Final = (b"--- ", b"+++ ", b"rename from ", b"rename to ", b"copy from ", b"copy to ")
 
 Kind = Literal["header", "hunk", "body", "other"]
@@ -94,7 +96,13 @@ def _malformed(name: str, what: str, mend: str) -> PatchError:
 
 
 def _check_shape(patch: bytes, name: str) -> None:
+    if patch.count(b"\\n") >= 3 and patch.count(b"\n") <= 2 and b"@@ -" in patch:
+        raise _malformed(
+            name, "is a diff with its line ends written as \\n (from JSON?)", "decode it first"
+        )
     lines = scan(patch)
+    if not any(line.kind == "hunk" for line in lines) and b"\n***************\n" in patch:
+        raise _malformed(name, "is a context diff", "make a unified one, `diff -u` or `git diff`")
     heads = [
         number
         for number, line in enumerate(lines)
@@ -107,7 +115,7 @@ def _check_shape(patch: bytes, name: str) -> None:
         raise _malformed(
             name,
             f"is a diff inside a Markdown code block (line {fences[-1]} is "
-            f"{printable(before[fences[-1] - 1])!r})",
+            f"{quoted(before[fences[-1] - 1])})",
             "keep only the lines between the ``` marks",
         )
     if heads:
@@ -119,18 +127,12 @@ def _check_shape(patch: bytes, name: str) -> None:
             "is a combined diff of a merge, which cannot be applied",
             "make it against one parent, `git diff PARENT MERGE`",
         )
-    if any(text.startswith(b"*** ") for text in before) and b"\n***************" in patch:
-        raise _malformed(name, "is a context diff", "make a unified one, `diff -u` or `git diff`")
-    if patch.count(b"\\n") >= 3 and patch.count(b"\n") <= 2 and b"@@ -" in patch:
-        raise _malformed(
-            name, "is a diff with its line ends written as \\n (from JSON?)", "decode it first"
-        )
     if patch.lstrip()[:1] in (b"{", b"["):
         raise _malformed(name, "is JSON, not a diff", "take the diff out of it")
     first = next(text for text in before if text.strip())
     raise _malformed(
         name,
-        f"holds no diff; it begins with {printable(first, 80)!r}"
+        f"holds no diff; it begins with {quoted(first, 80)}"
         + (", which looks like an answer in prose" if b" " in first.strip() else ""),
         "make it with `git diff`",
     )
@@ -151,9 +153,35 @@ def _check_names(lines: list[Line], name: str) -> None:
                 why = "is absolute; make the patch with `git diff` in the repository"
             else:
                 continue
-            raise PatchError(
-                "refused", f"{name}, line {number}: the path {printable(path)!r} {why}"
-            )
+            raise PatchError("refused", f"{name}, line {number}: the path {quoted(path)} {why}")
+
+
+def names(lines: Iterable[Line]) -> set[bytes]:
+    """Every path that the patch's headers may name, prefixes included."""
+    found: set[bytes] = set()
+    for line in lines:
+        text = line.text.rstrip(b"\r\n")
+        if line.kind != "header":
+            continue
+        for prefix in _NAMES:
+            if text.startswith(prefix):
+                rest = text[len(prefix) :]
+                # A time may follow, after a tab or (long ago) a space.
+                found |= {unquote(rest), unquote(rest.split(b"\t")[0]), rest.split(b" ")[0]}
+                # Rename and copy lines have no prefix to drop.
+                found |= {b"/" + unquote(rest)} if prefix[0] in b"rc" else set()
+        if text.startswith(b"diff --git "):
+            rest = text[len(b"diff --git ") :]
+            half = len(rest) // 2
+            found |= {unquote(rest[:half]), unquote(rest[half + 1 :])}
+            found |= {unquote(part) for part in _QUOTED.findall(rest)}
+    return found
+
+
+def origins(lines: Iterable[Line]) -> set[str]:
+    """Hashes of the versions that the patch says it was made from."""
+    matches = (_INDEX.match(line.text) for line in lines if line.kind == "other")
+    return {match[1].decode() for match in matches if match and match[1].strip(b"0")}
 
 
 def unquote(path: bytes) -> bytes:

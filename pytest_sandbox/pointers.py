@@ -17,7 +17,7 @@ from typing import IO, Final
 from pytest_sandbox import checkout, trees
 from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import CHUNK, GITLINK, SYMLINK, Entry, Missing, printable
+from pytest_sandbox.gitobjects import CHUNK, GITLINK, SYMLINK, Entry, Missing, printable, quoted
 from pytest_sandbox.gitstore import Store
 
 _POINTER: Final = re.compile(
@@ -153,7 +153,7 @@ def _large_files(
 
 
 def _large_file(store: Store, at: Place | None, path: bytes, oid: str, size: int) -> str:
-    shown = printable(path)
+    shown = quoted(path)
     if at is not None:
         stored = at.common / "lfs/objects" / oid[:2] / oid[2:4] / oid
         try:
@@ -164,7 +164,7 @@ def _large_file(store: Store, at: Place | None, path: bytes, oid: str, size: int
         if blob is not None:
             return blob
     raise BadInput(
-        f"{shown!r} is a Git LFS pointer to {size:,} bytes that are not in this repository: "
+        f"{shown} is a Git LFS pointer to {size:,} bytes that are not in this repository: "
         "`git lfs fetch` gets what the current commit needs, `git lfs fetch --all` everything"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import DIRECTORY, Batch, Change, Damaged, Entry, printable
+from pytest_sandbox.gitobjects import DIRECTORY, Batch, Change, Damaged, Entry, printable, quoted
 from pytest_sandbox.gitstore import Store
 
 #: Paths one tree may hold, and how deep: beyond it a tree is an attack on our memory.
@@ -98,7 +98,7 @@ def _file(path: bytes, row: tuple[str, str] | None) -> Entry | None:
     # Ancient gits wrote 100664; what counts is the executable bit.
     mode = "100644" if row[0] == "100664" else row[0]
     if mode not in ("100644", "100755", "120000", "160000"):
-        raise Damaged(f"{printable(path)!r} has the unknown mode {printable(mode)}: run `git fsck`")
+        raise Damaged(f"{quoted(path)} has the unknown mode {printable(mode)}: run `git fsck`")
     return Entry(path, mode, row[1])
 
 
@@ -111,10 +111,10 @@ def build(store: Store, entries: Iterable[Entry]) -> str:
         for folder in folders:
             below = node.setdefault(folder, {})
             if not isinstance(below, dict):
-                raise BadInput(f"{printable(entry.path)!r} lies below something that is a file")
+                raise BadInput(f"{quoted(entry.path)} lies below something that is a file")
             node = below
         if name in node:
-            raise BadInput(f"{printable(entry.path)!r} occurs twice")
+            raise BadInput(f"{quoted(entry.path)} occurs twice")
         node[name] = entry
     return _write(store, root)
 

@@ -19,7 +19,7 @@ from pytest_sandbox import checkout, disk, history, patches, pointers, trees
 from pytest_sandbox.archives import DELETED, NO_TIME, Archive, gather
 from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import SYMLINK, Entry, Missing, printable
+from pytest_sandbox.gitobjects import SYMLINK, Entry, Missing, printable, quoted
 from pytest_sandbox.gitstore import Store
 from pytest_sandbox.patches import Tolerance
 
@@ -67,16 +67,17 @@ class Workspace:
         self._resolved: dict[str, str] = {}
 
     @classmethod
-    def open(cls, path: Path, *, untrusted: bool = False) -> Workspace:
+    def open(cls, path: Path, *, untrusted: bool = False, exact: bool = False) -> Workspace:
         """The workspace of the repository that ``path`` lies in, or of the plain folder it is.
 
         ``untrusted`` says that somebody else may have written its ``.git``: object directories
-        outside it are then refused.
+        outside it are then refused. ``exact`` takes ``path`` for the top, and for a plain
+        folder when it is none, whatever repository may lie around it.
 
         Raises:
             BadInput: no folder, no git, or a repository that must not be used.
         """
-        found = checkout.find(path, untrusted=untrusted)
+        found = checkout.find(path, untrusted=untrusted, exact=exact)
         store = Store(found.algorithm if found else "sha1")
         if found is not None:
             store.link(found.objects)
@@ -112,17 +113,14 @@ class Workspace:
         Raises:
             BadInput: names ``rev`` and what to do.
         """
-        shown = printable(rev)
+        shown = quoted(rev)
         if self._found is None:
-            raise BadInput(f"{self._folder} is not a git repository, so it has no {shown!r}")
+            raise BadInput(f"{self._folder} is not a git repository, so it has no {shown}")
         if not rev.strip() or rev.startswith("-") or not rev.isprintable() or len(rev) > 1024:
-            raise BadInput(f"{shown!r} is not a revision; name a commit, branch or tag")
+            raise BadInput(f"{shown} is not a revision; name a commit, branch or tag")
         self._references()
-        answer = self._store.run(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}", ok=()
-        )
-        oid = answer.stdout.decode().strip()
-        if answer.status or not oid:
+        oid = self._store.names(rev + "^{commit}")
+        if oid is None:
             raise BadInput(self._unknown(rev))
         with self._store.batch() as batch:
             try:
@@ -133,13 +131,19 @@ class Workspace:
 
     def _unknown(self, rev: str) -> str:
         assert self._found is not None
-        message = f"{printable(rev)!r} names no commit of {self._found.root or self._found.git_dir}"
-        if rev.split("~")[0].split("^")[0] in ("HEAD", "@") and not self._store.has_head():
+        message = f"{quoted(rev)} names no commit of {self._found.root or self._found.git_dir}"
+        if rev.split("~")[0].split("^")[0] in ("HEAD", "@") and not self._store.names("HEAD"):
             return message + ": there is no commit yet; make one with `git commit`"
         if self._found.shallow is not None:
             return (
                 f"{message}, which is a shallow clone: get the rest with `git fetch --unshallow`, "
                 "or more of it with `git fetch --depth=N`"
+            )
+        oid = self._store.names(rev)
+        if oid is not None:
+            return (
+                f"{message}: it stands for {oid}, which is missing, damaged or no commit; "
+                f"`git fsck` and `git cat-file -t {oid}` tell which"
             )
         if "@{" in rev:
             return message + "; reflogs and upstreams are not read, so name the commit itself"
@@ -179,7 +183,7 @@ class Workspace:
             try:
                 commit = self.commit("HEAD").commit
             except BadInput:
-                if self._store.has_head():
+                if self._store.names("HEAD"):
                     raise
         return Tree(tree, commit, "working tree")
 
