@@ -199,6 +199,7 @@ class LocalProvider(Provider):
             "ttl": spec.ttl,
             "layers": [str(layer) for layer in layers],
             "keep": None,
+            "base": self._snapshots.base_size(spec.snapshot) if spec.snapshot else 0,
             "expose": [str(path) for path in spec.expose],
             "prefixes": list(tools.prefixes),
             "engine": tools.engine,

@@ -83,12 +83,12 @@ class LocalSandbox(Sandbox):
             channel.close_all([*theirs, *ours])
             raise
         channel.close_all(theirs)
-        run = _Run(reply, out, err, sink)
+        run = _Run(reply, feed, out, err, sink)
         try:
-            status = await run.finish(feed, command)
+            status = await run.finish(command)
         finally:
             reply.close()
-            channel.close_all([out, err])
+            channel.close_all([out, err, *run.feed])
         if status is None:
             raise await self._explain_loss()
         if run.timed_out:
@@ -253,7 +253,11 @@ class _Descriptors:
 class _Run:
     """One command from its order to its exit status."""
 
-    def __init__(self, reply: socket.socket, out: int, err: int, sink: Sink | None) -> None:
+    def __init__(
+        self, reply: socket.socket, feed: int, out: int, err: int, sink: Sink | None
+    ) -> None:
+        #: The write end of the command's input, until that is all written.
+        self.feed = [feed]
         self._reply = reply
         self._streams: dict[Stream, int] = {"stdout": out, "stderr": err}
         self._sink = sink
@@ -265,13 +269,13 @@ class _Run:
         self._answered = False
         self.timed_out = False
 
-    async def finish(self, feed: int, command: Command) -> Message | None:
-        """The answer, or None when there is none; closes ``feed``. Kills when cancelled."""
+    async def finish(self, command: Command) -> Message | None:
+        """The answer, or None when there is none. Kills when cancelled."""
         failures: list[Exception] = []
         try:
             async with anyio.create_task_group() as tasks:
                 feeding = anyio.CancelScope()
-                tasks.start_soon(self._feed, feed, command.stdin, feeding)
+                tasks.start_soon(self._feed, command.stdin, feeding)
                 for stream in self._streams:
                     tasks.start_soon(self._pump, stream, failures, tasks.cancel_scope)
                 with anyio.move_on_after(command.timeout):
@@ -305,14 +309,14 @@ class _Run:
             await self._wait()
         self._answered = True
 
-    async def _feed(self, fd: int, data: bytes, scope: anyio.CancelScope) -> None:
+    async def _feed(self, data: bytes, scope: anyio.CancelScope) -> None:
         try:
             with scope:
-                await channel.write_all(fd, data)
+                await channel.write_all(self.feed[0], data)
         except BrokenPipeError:
             pass  # Not reading one's input is no error.
         finally:
-            os.close(fd)
+            os.close(self.feed.pop())
 
     async def _pump(
         self, stream: Stream, failures: list[Exception], scope: anyio.CancelScope

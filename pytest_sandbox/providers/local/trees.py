@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from pytest_sandbox.errors import BadInput
+from pytest_sandbox.providers.local.inside.usage import disk_usage
 
 
 def remove_tree(folder: Path) -> None:
@@ -62,18 +63,6 @@ def empty_bins(folder: Path) -> None:
             continue
 
 
-def tree_size(folder: Path) -> int:
-    """Bytes on disk below ``folder``, as far as it can be read."""
-    total = 0
-    for path, names, files in os.walk(folder):
-        for name in [*names, *files]:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_blocks * 512
-            except OSError:
-                pass
-    return total
-
-
 class SnapshotStore:
     """Snapshots below one folder: each a layer and a note of the layers it lies on."""
 
@@ -95,11 +84,16 @@ class SnapshotStore:
         return layers if all(layer.is_dir() for layer in layers) else None
 
     def size(self, snapshot: str) -> int | None:
-        """Bytes on disk of the topmost layer alone."""
+        """Bytes on disk of the topmost layer alone; None when there is no such snapshot."""
         try:
             return int(json.loads((self._at(snapshot) / "snapshot.json").read_bytes())["size"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def base_size(self, snapshot: str) -> int:
+        """Bytes on disk of all layers."""
+        layers = self.layers(snapshot) or []
+        return sum(self.size(layer.parent.name) or 0 for layer in layers)
 
     def add(self, tree: Path, below: str | None) -> str:
         """Takes ``tree`` away from where it is as a new snapshot over ``below``."""
@@ -110,7 +104,7 @@ class SnapshotStore:
         name = uuid.uuid4().hex
         new = self._at(name)
         new.mkdir(parents=True)
-        size = tree_size(tree)
+        size, _ = disk_usage(str(tree))
         os.rename(tree, new / "layer")
         note = {"layers": [name, *chain], "created": time.time(), "size": size}
         part = new / "snapshot.part"

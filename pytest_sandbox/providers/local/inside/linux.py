@@ -115,6 +115,26 @@ def set_hostname(name: bytes) -> None:
     _checked(_libc.sethostname(name, ctypes.c_size_t(len(name))), "sethostname")
 
 
+def scope_abstract_sockets() -> bool:
+    """Keeps this process and its descendants from abstract sockets made outside; if it can.
+
+    Needs no-new-privileges. Landlock has this since Linux 6.12.
+    """
+    create, restrict_self, abstract_unix_socket = 444, 446, 1
+    attributes = struct.pack("QQQ", 0, 0, abstract_unix_socket)
+    ruleset = _libc.syscall(
+        ctypes.c_long(create),
+        ctypes.c_char_p(attributes),
+        ctypes.c_size_t(len(attributes)),
+        ctypes.c_uint(0),
+    )
+    if ruleset < 0:
+        return False
+    result = _libc.syscall(ctypes.c_long(restrict_self), ctypes.c_int(ruleset), ctypes.c_uint(0))
+    os.close(ruleset)
+    return bool(result == 0)
+
+
 def loopback_up() -> None:
     up_and_running, set_flags = 0x41, 0x8914
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

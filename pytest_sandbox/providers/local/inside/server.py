@@ -33,7 +33,9 @@ def serve(request: dict[str, Any], channel: socket.socket) -> None:
     memory = MemoryWatchdog(request["memory"], "/run/pytest-sandbox/oom")
     disk = None
     if request["keep"]:
-        disk = DiskWatchdog("/sandbox", request["disk"], "/run/pytest-sandbox/disk")
+        disk = DiskWatchdog(
+            "/sandbox", request["disk"] + request["base"], "/run/pytest-sandbox/disk"
+        )
     shepherds: set[int] = set()
     foreign = True
     poller = select.poll()

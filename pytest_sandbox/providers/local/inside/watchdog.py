@@ -7,6 +7,7 @@ import signal
 import time
 
 from pytest_sandbox.providers.local.inside import processes
+from pytest_sandbox.providers.local.inside.usage import disk_usage
 
 #: 20 times a second: 700 MB of limit were passed by some 50 MB before the kill.
 MEMORY_PERIOD = 0.05
@@ -72,7 +73,8 @@ class DiskWatchdog:
         self._measurer = os.fork()
         if self._measurer == 0:
             try:
-                os._exit(1 if _usage(self._folder) > self._limit else 0)
+                used, complete = disk_usage(self._folder)
+                os._exit(1 if used > self._limit or not complete else 0)
             finally:
                 os._exit(2)
 
@@ -89,15 +91,7 @@ class DiskWatchdog:
         inner = [p for p in others if processes.user_namespace(p) not in ("", own)]
         processes.send(inner or others, signal.SIGKILL)
         with open(self._notice, "a") as file:
-            file.write(f"more than {self._limit >> 20} MiB below {self._folder}: killed\n")
-
-
-def _usage(folder: str) -> int:
-    total = 0
-    for _, names, files, fd in os.fwalk(folder, onerror=lambda _: None):
-        for name in [*names, *files]:
-            try:
-                total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_blocks * 512
-            except OSError:
-                pass
-    return total
+            file.write(
+                f"more than {self._limit >> 20} MiB below {self._folder}, or nested too deep: "
+                "killed\n"
+            )

@@ -300,6 +300,9 @@ def _workspace(request: Request) -> None:
 def _limit(request: Request) -> None:
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    if request["network"]:
+        # With the network the sandbox has the host's abstract sockets: session buses, X11.
+        linux.scope_abstract_sockets()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
