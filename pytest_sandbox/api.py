@@ -11,10 +11,11 @@ import anyio
 import anyio.to_thread
 
 from pytest_sandbox import assemble, registry
+from pytest_sandbox.consumer import Phase
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult
-from pytest_sandbox.runner import Phase, execute
+from pytest_sandbox.runner import execute
 from pytest_sandbox.workspace import Workspace
 
 __all__ = ["RunResult", "async_run_tests", "run_tests"]

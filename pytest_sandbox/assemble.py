@@ -15,9 +15,9 @@ import platformdirs
 
 from pytest_sandbox import environment, ini, plan
 from pytest_sandbox.errors import BadInput, PatchError
+from pytest_sandbox.inside import Host
 from pytest_sandbox.ledger import Ledger
 from pytest_sandbox.options import OPTIONS, resolve
-from pytest_sandbox.runner import Host
 from pytest_sandbox.store import PreparedStore
 from pytest_sandbox.workspace import Tree, Workspace
 

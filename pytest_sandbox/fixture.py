@@ -15,11 +15,11 @@ import pytest
 from pytest_sandbox import assemble, environment, registry
 from pytest_sandbox.api import load_patch, run_on
 from pytest_sandbox.errors import BadInput
+from pytest_sandbox.inside import new_name, opened
 from pytest_sandbox.options import resolve
 from pytest_sandbox.portal import Portal
 from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
 from pytest_sandbox.results import RunResult
-from pytest_sandbox.runner import new_name, opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_sandbox.consumer import Phase
     from pytest_sandbox.provider import Provider
     from pytest_sandbox.results import RunResult
-    from pytest_sandbox.runner import Phase
     from pytest_sandbox.wire import Frame
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_sandbox import assemble, registry
 from pytest_sandbox.errors import BadInput, SandboxError
+from pytest_sandbox.inside import Host
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.runner import Host
 from pytest_sandbox.wire import printable
 
 Say = Callable[[str], None]

@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest._code.code import ExceptionChainRepr, ReprTracebackNative
+from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import items, wire
+from pytest_sandbox.consumer import Phase, Selection
 from pytest_sandbox.errors import SandboxError
+from pytest_sandbox.inside import Host
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
 from pytest_sandbox.portal import Portal, Task
 from pytest_sandbox.progress import Progress
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, complete
-from pytest_sandbox.runner import Host, Phase, Selection, execute
+from pytest_sandbox.runner import execute
 
 #: Frames waiting for pytest's loop; beyond, the stream from the sandbox waits.
 _BACKLOG = 20_000
@@ -175,8 +177,8 @@ class Mirror:
     ) -> None:
         """Show the sandbox's traceback in place of ours, which only passed it on."""
         error = excinfo.value
-        if isinstance(error, RemoteInternalError) and isinstance(excrepr, ExceptionChainRepr):
-            excrepr.chain = [(ReprTracebackNative([str(error)]), None, None)]
+        if isinstance(error, RemoteInternalError) and isinstance(excrepr, ReprExceptionInfo):
+            excrepr.reprtraceback = ReprTracebackNative([str(error)])
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(

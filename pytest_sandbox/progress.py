@@ -9,7 +9,7 @@ from time import monotonic
 
 from _pytest.terminal import TerminalReporter
 
-from pytest_sandbox.runner import Phase
+from pytest_sandbox.consumer import Phase
 from pytest_sandbox.wire import printable
 
 #: Phases whose command is announced even in a log: they run code, and take long.

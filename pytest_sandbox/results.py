@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_sandbox import wire
-from pytest_sandbox.runner import Phase, Selection
+from pytest_sandbox.consumer import Phase, Selection
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 

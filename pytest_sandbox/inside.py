@@ -1,0 +1,173 @@
+"""One sandbox as a run sees it: opened and closed, where things are, how the agent is called.
+
+Knows nothing of set-up, frames and results.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from pytest_sandbox import plan
+from pytest_sandbox.consumer import Phase
+from pytest_sandbox.errors import InfraError, NothingDone
+from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
+from pytest_sandbox.store import PreparedStore
+from pytest_sandbox.wire import printable
+
+if TYPE_CHECKING:
+    from pytest_sandbox.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What runs on this machine share: where live and prepared sandboxes are recorded."""
+
+    ledger: Ledger
+    store: PreparedStore
+    #: Keys a target's ini may hold for us; its own pytest must not stumble over them.
+    ini_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are in one sandbox."""
+
+    workspace: str
+    env: str
+    control: str
+
+    @classmethod
+    def of(cls, sandbox: Sandbox) -> Places:
+        return cls(f"{sandbox.root}/repo", f"{sandbox.root}/env", sandbox.control)
+
+
+def new_name() -> str:
+    """A name for a sandbox that no other has."""
+    return f"pytest-sandbox-{secrets.token_hex(8)}"
+
+
+def spec(run: plan.Run) -> SandboxSpec:
+    limits = run.limits
+    return SandboxSpec(
+        name=new_name(),
+        ttl=limits.run + limits.collect + limits.select + 600,
+        network=run.network,
+        memory=limits.memory,
+        cpus=limits.cpus,
+        disk=limits.disk,
+        processes=limits.processes,
+        file_size=limits.file_size,
+        expose=tuple(_exposed(run)),
+        labels=run.labels,
+    )
+
+
+def _exposed(run: plan.Run) -> Iterator[Path]:
+    yield run.environment.interpreter.prefix
+    if run.environment.venv is not None:
+        yield run.environment.venv.path
+
+
+@asynccontextmanager
+async def opened(
+    spec: SandboxSpec,
+    provider: Provider,
+    host: Host,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
+) -> AsyncIterator[Sandbox]:
+    """A sandbox for the block, in the ledger for as long as it may exist."""
+    on_phase(Phase("create"))
+    entry = host.ledger.open(spec.name, provider=provider.name, expires=spec.ttl)
+    sandbox = None
+    try:
+        sandbox = await _create(spec, provider)
+        entry.created(sandbox.id)
+        yield sandbox
+    finally:
+        with anyio.CancelScope(shield=True):
+            if sandbox is not None:
+                on_phase(Phase("close"))
+                await sandbox.close()
+            entry.close()
+
+
+async def _create(spec: SandboxSpec, provider: Provider) -> Sandbox:
+    """Create, trying again what provably did nothing."""
+    wait = 0.5
+    for _ in range(4):
+        try:
+            return await provider.create(spec)
+        except NothingDone as error:
+            await anyio.sleep(error.retry_after if error.retry_after is not None else wait)
+            wait *= 2
+    return await provider.create(spec)
+
+
+async def upload(sandbox: Sandbox, run: plan.Run, archive: Iterable[bytes]) -> None:
+    places = Places.of(sandbox)
+    source = files("pytest_sandbox").joinpath("agent.py").read_bytes()
+    await sandbox.write_file(f"{places.control}/agent.py", source)
+    path = f"{places.control}/tree.tar.gz"
+    await sandbox.write_file(path, _threaded(archive))
+    await agent(sandbox, run, "unpack", path, places.workspace)
+
+
+async def _threaded(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    iterator = iter(chunks)
+    while (chunk := await anyio.to_thread.run_sync(next, iterator, None)) is not None:
+        yield chunk
+
+
+def agent_argv(run: plan.Run, places: Places, *args: str) -> tuple[str, ...]:
+    # Not the environment's Python: tests may write there, and this runs outside their reach.
+    python = str(run.environment.interpreter.path)
+    return (python, "-I", "-S", "-B", f"{places.control}/agent.py", *args)
+
+
+async def agent(sandbox: Sandbox, run: plan.Run, *args: str) -> None:
+    """Run a subcommand of the agent that has to succeed."""
+    output = bytearray()
+
+    async def sink(_: Stream, data: bytes) -> None:
+        output.extend(data[: max(0, 4096 - len(output))])
+
+    argv = agent_argv(run, Places.of(sandbox), *args)
+    status = await sandbox.exec(Command(argv=argv, timeout=600), sink)
+    if status != 0:
+        raise InfraError(
+            f"{run.name}: 'agent {args[0]}' ended with {status} in the sandbox. "
+            f"{quote(bytes(output))}"
+        )
+
+
+def python(run: plan.Run, places: Places) -> str:
+    venv = run.environment.venv
+    if venv is not None:
+        return str(venv.python)
+    if run.environment.setup.commands:
+        return f"{places.env}/bin/python"
+    return str(run.environment.interpreter.path)
+
+
+def environment(run: plan.Run, places: Places) -> dict[str, str]:
+    """The whole environment of tests and commands. Nothing of the host's."""
+    folder = str(run.environment.venv.path) if run.environment.venv else places.env
+    variables = {"PATH": f"{folder}/bin:/usr/local/bin:/usr/bin:/bin", "VIRTUAL_ENV": folder}
+    if run.environment.venv is not None and run.environment.venv.editable:
+        # The environment's editable install points at the host's checkout.
+        variables["PYTHONPATH"] = f"{places.workspace}/src:{places.workspace}"
+    return variables | dict(run.env)
+
+
+def quote(output: bytes) -> str:
+    text = printable(output.decode(errors="replace")).strip()
+    return f"It said:\n{text}" if text else "It said nothing."

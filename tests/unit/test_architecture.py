@@ -1,0 +1,195 @@
+"""The shape of the package: imports point down, and every module keeps to its side."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_sandbox
+from pytest_sandbox.options import OPTIONS
+
+PACKAGE = Path(pytest_sandbox.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: From the top down: a module imports only from rows below its own.
+LAYERS = (
+    {"plugin", "console"},
+    {"mirroring", "fixture", "housekeeping", "testing"},
+    {"mirror", "api", "conformance"},
+    {"assemble", "items", "progress", "hookspecs", "artifacts", "sides", "guard"},
+    {"results"},
+    {"runner"},
+    {"prepare"},
+    {"inside"},
+    {"consumer", "plan", "account", "portal", "registry"},
+    {"environment", "workspace", "store", "ledger", "ini"},
+    {"provider", "wire", "options"},
+    {"errors"},
+)
+#: The parts behind a module that others see: imported by it and by each other.
+PARTS = {
+    "workspace": {
+        "archives",
+        "checkout",
+        "disk",
+        "gitobjects",
+        "gitstore",
+        "history",
+        "judge",
+        "patches",
+        "patchtext",
+        "pointers",
+        "trees",
+    },
+    "conformance": {"conformance_base", "conformance_isolation"},
+}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/__init__", "")
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            if node.module == "pytest_sandbox":
+                found |= {f"pytest_sandbox.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+    return found
+
+
+def own(found: set[str]) -> set[str]:
+    prefix = "pytest_sandbox."
+    return {module[len(prefix) :] for module in found if module.startswith(prefix)}
+
+
+def calls(path: Path) -> set[str]:
+    """Names of ``os`` functions that are called."""
+    return {
+        node.func.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "os"
+    }
+
+
+def layer(module: str) -> int | None:
+    for number, modules in enumerate(LAYERS):
+        if module in modules:
+            return number
+    return None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_point_down(path: Path) -> None:
+    module = name(path)
+    mine = layer(module)
+    if mine is None:
+        return
+    code = re.sub(r"if TYPE_CHECKING:\n(?:    .*\n|\n)*", "", path.read_text())
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            targets = (
+                {alias.name for alias in node.names}
+                if node.module == "pytest_sandbox"
+                else own({node.module})
+            )
+            for target in targets:
+                other = layer(target)
+                assert other is None or other > mine, f"{module} imports {target}"
+
+
+def test_every_module_has_a_place() -> None:
+    placed = set().union(*LAYERS, *PARTS.values()) | {"", "agent", "registry"}
+    loose = {
+        name(path)
+        for path in MODULES
+        if not name(path).startswith(("providers", "agent")) and name(path) != "__init__"
+    }
+    known = placed | {m for m in loose if any(m in parts for parts in PARTS.values())}
+    assert loose <= known | {"."}, loose - known
+
+
+def test_nothing_imports_a_provider() -> None:
+    for path in MODULES:
+        if not name(path).startswith("providers"):
+            assert not any(m.startswith("providers") for m in own(imports(path))), path
+
+
+def test_the_agent_needs_only_the_standard_library_and_pytest() -> None:
+    allowed = set(sys.stdlib_module_names) | {"pytest", "_pytest", "xdist", "__future__"}
+    found = {module.split(".")[0] for module in imports(PACKAGE / "agent.py")}
+    assert found <= allowed, found - allowed
+
+
+def test_platform_modules_stay_in_the_local_engine() -> None:
+    for path in MODULES:
+        if name(path).startswith("providers/local"):
+            continue
+        assert not imports(path) & {"fcntl", "pwd", "resource"}, path
+        if name(path) != "agent":
+            assert not calls(path) & {"fork"}, path
+
+
+def test_below_the_plan_nothing_asks_for_options_modes_or_providers() -> None:
+    words = {option.name for option in OPTIONS if option.name in ("patch", "venv", "setup")}
+    assert words  # the list below is by hand; this keeps it honest about where it came from
+    below = {
+        "runner",
+        "prepare",
+        "inside",
+        "consumer",
+        "account",
+        "portal",
+        "results",
+        "wire",
+        "provider",
+        "store",
+        "ledger",
+    }
+    for path in MODULES:
+        if name(path) not in below:
+            continue
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):
+                literals = {
+                    n.value for n in ast.walk(node)
+                    if isinstance(n, ast.Constant) and isinstance(n.value, str)
+                }  # fmt: skip
+                banned = {"local", "host", "docker", "e2b", "modal", "daytona", "mirror", "grade",
+                          "fixture"}  # fmt: skip
+                assert not literals & banned, (path, literals & banned)
+        assert "options" not in own(imports(path)), path
+
+
+def test_modules_are_small() -> None:
+    """A module is one noun. The agent is shipped as one file, so it may be longer."""
+    for path in MODULES:
+        if name(path) != "agent":
+            assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_an_unused_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import pytest; before = set(sys.modules); import pytest_sandbox.plugin;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = out.stdout.split()
+    heavy = ("anyio", "asyncio", "git", "msgspec", "platformdirs", "e2b", "modal", "daytona")
+    assert not [m for m in loaded if m.split(".")[0] in heavy]
