@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.gitobjects import ObjectFormat, printable, quoted
@@ -74,7 +74,7 @@ def find(path: Path, *, untrusted: bool = False, exact: bool = False) -> Checkou
         elif _is_git_dir(folder):
             found = _checkout(None, folder)
         if found is not None:
-            _check_owner(found, dotgit if found.root else None)
+            check_owner(found, dotgit if found.root else None)
             if untrusted:
                 _check_inside(found)
             return found
@@ -124,16 +124,31 @@ def _common(git_dir: Path) -> Path:
     return Path(os.path.normpath(git_dir / text.strip())) if text else git_dir
 
 
-def _text(path: Path, limit: int = 4096) -> str:
-    """A small regular file's text, "" when it is none (a FIFO would hang us, so no open())."""
+def regular(path: Path, *, follow: bool = True) -> IO[bytes]:
+    """Open a regular file; a FIFO would hang us and a device never end.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
+        file = os.fdopen(os.open(path, flags), "rb")
+    except OSError as error:
+        raise FileNotFoundError(path) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(path)
+    return file
+
+
+def _text(path: Path, limit: int = 4096) -> str:
+    """The beginning of a regular file's text, "" when there is none."""
+    try:
+        with regular(path) as file:
+            return os.fsdecode(file.read(limit))
+    except FileNotFoundError:
         return ""
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return ""
-        return os.fsdecode(file.read(limit))
 
 
 def _gitfile(dotgit: Path) -> Path | None:
@@ -221,7 +236,11 @@ def user_setting(name: str) -> list[str]:
         # A repository around us must not add to it.
         env=os.environ | {"GIT_DIR": os.devnull},
     )
-    return [value for value in os.fsdecode(done.stdout).split("\0") if value]
+    values = os.fsdecode(done.stdout).split("\0")[:-1]
+    # An empty value takes back those before it.
+    while "" in values:
+        del values[: values.index("") + 1]
+    return values
 
 
 def user_excludes() -> Path:
@@ -233,8 +252,12 @@ def user_excludes() -> Path:
     return Path(home) / "git" / "ignore"
 
 
-def _check_owner(found: Checkout, dotgit: Path | None) -> None:
-    """git's own rule ("dubious ownership"): who owns a repository decides what it contains."""
+def check_owner(found: Checkout, dotgit: Path | None) -> None:
+    """git's own rule ("dubious ownership"): who owns a repository decides what it contains.
+
+    Raises:
+        BadInput: names the folder that is somebody else's, and the command that allows it.
+    """
     if not hasattr(os, "geteuid"):
         return
     allowed = {os.geteuid()}
@@ -261,6 +284,8 @@ def _check_owner(found: Checkout, dotgit: Path | None) -> None:
 def _check_inside(found: Checkout) -> None:
     home = found.common.resolve()
     for path in _links(found.common):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise BadInput(f"{path} is neither a file nor a folder: no git wrote it")
         if not path.resolve().is_relative_to(home):
             raise BadInput(
                 f"{path} leads out of the untrusted repository {home}, whose objects would then "
@@ -269,13 +294,20 @@ def _check_inside(found: Checkout) -> None:
 
 
 def _links(common: Path) -> Iterator[Path]:
+    """Whatever may lead out of the object directory, or is no plain file of it."""
     objects = common / "objects"
     yield objects
     for line in _text(objects / "info/alternates", 1 << 20).splitlines():
         if line and not line.startswith("#"):
             yield objects / (line.strip('"'))
-    for folder, folders, files in os.walk(objects):
-        yield from (p for n in folders + files if (p := Path(folder, n)).is_symlink())
+    folders = [objects]
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
 
 
 def references(found: Checkout) -> Iterator[tuple[str, str]]:

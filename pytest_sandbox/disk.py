@@ -122,12 +122,15 @@ def _listing(
 
 
 def _copy_index(found: Checkout, index: Path, store: Store) -> None:
-    try:
-        shutil.copyfile(found.git_dir / "index", index)
-    except FileNotFoundError:
-        return
-    for shared in found.git_dir.glob("sharedindex.*"):
-        shutil.copyfile(shared, store.git_dir / shared.name)
+    pairs = [(found.git_dir / "index", index)]
+    shared = found.git_dir.glob("sharedindex.*")
+    pairs += [(path, store.git_dir / path.name) for path in shared]
+    for source, target in pairs:
+        try:
+            with checkout.regular(source) as file, target.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+        except FileNotFoundError:
+            continue
 
 
 class _Reader:

@@ -87,12 +87,12 @@ def git_executable() -> str:
 class Store:
     """Owns the temporary directory; ``close`` removes it. Methods may be called from threads."""
 
-    def __init__(self, algorithm: ObjectFormat = "sha1") -> None:
+    def __init__(self, algorithm: ObjectFormat = "sha1", parent: Path | None = None) -> None:
         self.algorithm: ObjectFormat = algorithm
         self._git = git_executable()
         self._lock = threading.Lock()
         self._linked: list[Path] = []
-        self.path = Path(tempfile.mkdtemp(prefix="pytest-sandbox-git-"))
+        self.path = Path(tempfile.mkdtemp(prefix="pytest-sandbox-git-", dir=parent))
         self.git_dir = self.path / "git"
         #: Where git looks for a work tree when it shall find none.
         self.empty = self.path / "empty"

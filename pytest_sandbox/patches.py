@@ -114,7 +114,7 @@ class _Trial:
         self.patch = patch
         #: Path components dropped by the way that worked.
         self.strip = 1
-        self.private = Store(store.algorithm)
+        self.private = Store(store.algorithm, store.path)
         self._index = self.private.path / "base-index"
         self._used = self.private.path / "trial-index"
         self._lines = patchtext.scan(patch)

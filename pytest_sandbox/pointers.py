@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +156,7 @@ def _large_file(store: Store, at: Place | None, path: bytes, oid: str, size: int
     if at is not None:
         stored = at.common / "lfs/objects" / oid[:2] / oid[2:4] / oid
         try:
-            with _regular(stored) as file:
+            with checkout.regular(stored, follow=False) as file:
                 blob = _take(store, file, oid, size)
         except FileNotFoundError:
             blob = None
@@ -167,18 +166,6 @@ def _large_file(store: Store, at: Place | None, path: bytes, oid: str, size: int
         f"{shown} is a Git LFS pointer to {size:,} bytes that are not in this repository: "
         "`git lfs fetch` gets what the current commit needs, `git lfs fetch --all` everything"
     )
-
-
-def _regular(path: Path) -> IO[bytes]:
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        file = os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb")
-    except OSError as error:
-        raise FileNotFoundError(path) from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise FileNotFoundError(path)
-    return file
 
 
 def _take(store: Store, file: IO[bytes], oid: str, size: int) -> str | None:

@@ -99,6 +99,11 @@ class Workspace:
         self._store.close()
 
     @property
+    def temporary(self) -> Path:
+        """The one folder to remove when this process died before ``close``."""
+        return self._store.path
+
+    @property
     def root(self) -> Path | None:
         """Top-level folder of the work tree, None for a bare repository."""
         return self._found.root if self._found else self._folder

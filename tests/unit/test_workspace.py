@@ -103,7 +103,7 @@ def test_nothing_of_the_repository_is_touched_not_even_a_time(repo: Repo, tmp_pa
         applied = space.apply(base, patch, name="p")
         unpack(space.archive(space.working_tree(), history="full"), tmp_path / "out")
         unpack(space.delta_archive(base, applied.tree), tmp_path / "delta")
-        store = space._store.path
+        store = space.temporary
         assert store.is_dir()
     assert not store.exists()
     assert fingerprint(repo.path) == before
@@ -246,11 +246,11 @@ def test_patches_and_archives_from_many_threads(repo: Repo) -> None:
 
 def test_an_archive_that_is_given_up_leaves_nothing(repo: Repo) -> None:
     with Workspace.open(repo.path) as space:
-        before = sorted(os.listdir(space._store.path))
+        before = sorted(os.listdir(space.temporary))
         chunks = space.archive(space.commit("HEAD"))
         next(chunks)
         cast("Generator[bytes, None, None]", chunks).close()
-        assert sorted(os.listdir(space._store.path)) == before
+        assert sorted(os.listdir(space.temporary)) == before
 
 
 def test_odd_names_can_be_patched(tmp_path: Path) -> None:

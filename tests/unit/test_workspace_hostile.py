@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_sandbox import checkout
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.workspace import Workspace
 from tests.unit.gitrepo import ENV, Repo, fingerprint, git, unpack
@@ -225,26 +226,35 @@ def test_a_submodule_name_cannot_reach_a_foreign_repository(repo: Repo, tmp_path
 def test_dubious_ownership_names_the_command(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.geteuid() != 0:
-        # Whose file it is can be changed by root alone; any other user finds one that is root's.
-        pytest.fail("run the tests as root, or in a user namespace: `unshare -r`")
-    for top, folders, files in os.walk(repo.path):
-        for name in (*folders, *files, "."):
-            os.lchown(os.path.join(top, name), 12345, 12345)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    if os.geteuid() == 0:
+        place, owner = repo.path, 12345
+        for top, folders, files in os.walk(place):
+            for name in (*folders, *files, "."):
+                os.lchown(os.path.join(top, name), owner, owner)
+    else:
+        # Only root can give a file away; what is root's is foreign to everyone else.
+        place, owner = Path("/usr"), 0
+    found = checkout.Checkout(place, place, place, "sha1", True)
     with pytest.raises(BadInput, match="dubious ownership") as caught:
-        Workspace.open(repo.path)
+        checkout.check_owner(found, None)
     command = str(caught.value).split("`")[1]
-    assert command == f"git config --global --add safe.directory {repo.path}"
+    assert command == f"git config --global --add safe.directory {place}"
     subprocess.run(command, shell=True, check=True, env=os.environ | {"HOME": str(home)})
-    with Workspace.open(repo.path) as space:
-        assert space.read(space.commit("HEAD"), "f.txt") == b"one\n"
-    monkeypatch.setenv("SUDO_UID", "12345")
-    (home / ".gitconfig").unlink()
-    Workspace.open(repo.path).close()
+    checkout.check_owner(found, None)
+    with (home / ".gitconfig").open("a") as file:
+        file.write("[safe]\n\tdirectory =\n")
+    with pytest.raises(BadInput, match="dubious ownership"):
+        checkout.check_owner(found, None)
+    if os.geteuid() == 0:
+        with pytest.raises(BadInput, match="dubious ownership"):
+            Workspace.open(place)
+        monkeypatch.setenv("SUDO_UID", str(owner))
+        Workspace.open(place).close()
 
 
 def test_files_that_would_hang_a_reader(repo: Repo) -> None:
@@ -254,6 +264,17 @@ def test_files_that_would_hang_a_reader(repo: Repo) -> None:
         os.mkfifo(path)
     with Workspace.open(repo.path) as space:
         assert space.working_tree().id == space.commit("trunk").id
+
+
+def test_pipes_and_devices_among_the_objects(repo: Repo) -> None:
+    os.mkfifo(repo.path / ".git/objects/pack/pack-x.idx")
+    with pytest.raises(BadInput, match="neither a file nor a folder"):
+        Workspace.open(repo.path, untrusted=True)
+    (repo.path / ".git/objects/pack/pack-x.idx").unlink()
+    (repo.path / ".git/index").unlink()
+    (repo.path / ".git/index").symlink_to("/dev/zero")
+    with Workspace.open(repo.path, untrusted=True) as space:
+        assert space.working_tree().id == space.commit("HEAD").id
 
 
 def test_a_tree_with_dotgit_in_it_never_becomes_an_archive(repo: Repo) -> None:
