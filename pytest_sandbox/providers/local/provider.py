@@ -93,10 +93,12 @@ class LocalProvider(Provider):
             )
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
+        tools = probe.find_tools()
+
+        # After that: these need Linux to be imported.
         from pytest_sandbox.providers.local import channel
         from pytest_sandbox.providers.local.sandbox import Lifeline, LocalSandbox
 
-        tools = probe.find_tools()
         request = self._request(spec, tools)
         control = await self._started()
         sandbox_id = uuid.uuid4().hex[:16]
