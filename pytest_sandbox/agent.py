@@ -23,10 +23,11 @@ NAME_LIMIT = 65_536
 WORD_LIMIT = 256
 MAX_ITEMS = 1_000_000
 DELETED = ".pytest-sandbox-deleted"
-#: What is kept of the worker's output to explain its death, in bytes.
-TAIL = 4096
+#: What is kept of the worker's output to explain its death, in bytes, and what is shown of it.
+TAIL = 32_768
+SHOWN = 4_000
 #: Seconds a worker has to exit once its session is over.
-GRACE = 5.0
+GRACE = 3.0
 
 # Bound early: tests patch these modules, and the worker must not notice.
 _write, _read, _getpid = os.write, os.read, os.getpid
@@ -672,6 +673,8 @@ class Supervisor:
         import selectors
 
         self._control = control
+        if os.path.exists(os.path.join(control, "spool")):
+            raise FileExistsError("a run was already started with this control directory")
         # The spool exists before anything can fail, so that failing can be told.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         mark = os.path.join(control, "supervisor.pid")
@@ -1186,7 +1189,11 @@ class Supervisor:
     # ------------------------------------------------ ends
 
     def _tail_text(self) -> str:
-        return plain(bytes(self._tail).decode("utf-8", "replace")).strip("\n")
+        text = plain(bytes(self._tail).decode("utf-8", "replace"))
+        at = text.find("Fatal Python error")
+        if at >= 0:
+            return cut(_own_frames(text[at:]), SHOWN)
+        return text.strip("\n")[-SHOWN:]
 
     def _ended(self, worker: Process) -> None:
         """The process is gone; raises Over, or returns for another one."""
@@ -1260,12 +1267,14 @@ class Supervisor:
         status = session["exitstatus"]
         if self._failed and status in (0, 5):
             status = 1
+        if session["refused"]:
+            raise Over("usage", status, session["refused"])
         if self._internal or status == 3:
             raise Over("internalerror", status, self._tail_text())
         if session["exit"] is not None:
             raise Over("exit", status, session["exit"])
-        if status == 4 or session["refused"] or not session["ready"]:
-            raise Over("usage", status, session["refused"] or self._complaint(status))
+        if status == 4 or not session["ready"]:
+            raise Over("usage", status, self._complaint(status))
         raise Over("finished", status)
 
     def _complaint(self, status: int) -> str:
@@ -1365,7 +1374,9 @@ class Supervisor:
             _sleep(0.02)
         text = plain(data.decode("utf-8", "replace"))
         at = re.search(r"^(Current thread|Thread) 0x", text, re.MULTILINE)
-        return "Stacks when it was stopped:\n" + text[at.start() :].rstrip() if at else ""
+        if at is None:
+            return ""
+        return "Stacks when it was stopped:\n" + cut(_own_frames(text[at.start() :]), SHOWN)
 
     def _outputs_quietly(self, worker: Process) -> bytes:
         data = b""
@@ -1398,6 +1409,12 @@ def _encodable(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _own_frames(dump: str) -> str:
+    """A dump of stacks without pytest's frames and ours."""
+    ours = re.compile(r'  File "(.*/(_pytest|pytest|pluggy)/.*|<pytest-sandbox agent>|<string>)"')
+    return "\n".join(line for line in dump.rstrip().split("\n") if not ours.match(line))
 
 
 def _worker_source(source: str) -> bytes:
@@ -1490,12 +1507,16 @@ def worker() -> None:
     os.dup2(2, 1)
     channel = Channel(frames, plan["text_limit"])
     dump = _register_dump()
-    _become_main(plan)
-
+    try:
+        _become_main(plan)
+        import pytest
+    except ImportError as error:
+        text = f"pytest cannot be imported by {sys.executable}: {error}"
+        channel.put("session", exitstatus=4, exit=None, refused=channel.text(text))
+        channel.flush()
+        sys.exit(4)
     import shutil
     import tempfile
-
-    import pytest
 
     cache = tempfile.mkdtemp(prefix="pytest-sandbox-cache-")
     args = [part for name in plan["block"] for part in ("-p", f"no:{name}")]
@@ -1549,11 +1570,8 @@ def _become_main(plan: dict[str, Any]) -> None:
     main = sys.modules["__main__"]
     main.__dict__.pop("_boot", None)
     spec = find_spec("pytest.__main__")
-    if spec is None or spec.origin is None:
-        sys.stderr.write(
-            f"ERROR: pytest is not installed for {sys.executable}: add it to the set-up commands\n"
-        )
-        os._exit(4)
+    assert spec is not None
+    assert spec.origin is not None
     main.__spec__, main.__file__, main.__package__ = spec, spec.origin, "pytest"
     sys.argv[:] = [spec.origin]
     if hasattr(sys, "orig_argv"):

@@ -35,6 +35,7 @@ def python_of(pair: tuple[str, tuple[str, ...]]) -> Path:
 
 
 def write_tree(folder: Path, files: Mapping[str, str]) -> Path:
+    folder.mkdir(exist_ok=True)
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
