@@ -146,6 +146,37 @@ finally:
         assert await made.read_file(made.oom_notice, limit=MIB)
 
 
+async def memory_that_no_process_has() -> None:
+    in_files = """
+import os, time
+files = [os.memfd_create("x") for _ in range(20)]
+for file in files:
+    for _ in range(64): os.write(file, b"x" * (1 << 20))
+    time.sleep(0.1)
+print("survived")
+"""
+    in_segments = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+for _ in range(20):
+    made = libc.shmget(0, ctypes.c_size_t(64 << 20), 0o1600)
+    assert made >= 0
+    at = libc.shmat(made, None, 0)
+    ctypes.memset(at, 1, 64 << 20)
+    assert libc.shmdt(ctypes.c_void_p(at)) == 0
+    time.sleep(0.1)
+print("survived")
+"""
+    async with sandbox(memory=300 * MIB) as made:
+        for source in (in_files, in_segments):
+            status, text = await inner(made, source)
+            assert (status, text) == (137, ""), (status, text)
+        said = Said()
+        await made.exec(Command(argv=("cat", "/proc/sysvipc/shm")), said)
+        assert said.text.count(b"\n") == 1, said.text
+
+
 async def huge_file() -> None:
     source = """
 import sys

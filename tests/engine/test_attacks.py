@@ -30,6 +30,7 @@ CASES = (
     "fork_bomb",
     "one_huge_allocation",
     "many_children_with_much",
+    "memory_that_no_process_has",
     "huge_file",
     "huge_file_to_be_kept",
     "endless_output",

@@ -37,7 +37,8 @@ def main() -> None:
         elif not name.startswith("LD_") and name != "GLIBC_TUNABLES":
             environment[name] = value
     options = [
-        "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
+        # Not IPC: the watchdog must see shared memory segments, and nothing else is there.
+        "--unshare-user", "--unshare-pid", "--unshare-uts",
         "--unshare-cgroup-try", "--disable-userns", "--uid", "1000", "--gid", "1000",
         "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--hostname", "sandbox",
         "--ro-bind", "/", "/",

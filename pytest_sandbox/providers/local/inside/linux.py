@@ -111,6 +111,11 @@ def keep_only_capability(kept: int) -> None:
                 break
 
 
+def remove_segment(number: int) -> None:
+    """Removes a System V shared memory segment, or marks it for removal; silent if it cannot."""
+    _libc.shmctl(ctypes.c_int(number), ctypes.c_int(0), None)
+
+
 def set_hostname(name: bytes) -> None:
     _checked(_libc.sethostname(name, ctypes.c_size_t(len(name))), "sethostname")
 

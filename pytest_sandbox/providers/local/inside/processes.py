@@ -92,12 +92,46 @@ def resident(pid: int) -> int:
     return int(fields[1]) * PAGE if len(fields) > 1 else 0
 
 
-def proportional(pid: int) -> int | None:
-    """Bytes of memory in use, shared pages by share; None where that cannot be read."""
+def proportional(pid: int) -> tuple[int, int] | None:
+    """Bytes of (private, shared) memory, pages of several processes by share; None: unknown."""
+    values = {}
     for line in read_small(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) * 1024
-    return None
+        name, _, rest = line.partition(b":")
+        if name in (b"Pss", b"Pss_Shmem"):
+            values[name] = int(rest.split()[0]) * 1024
+    if b"Pss" not in values:
+        return None
+    shared = values.get(b"Pss_Shmem", 0)
+    return values[b"Pss"] - shared, shared
+
+
+def memory_files(pid: int, seen: set[int]) -> int:
+    """Bytes in memory files that ``pid`` has open, but for those with an inode ``seen`` before.
+
+    They need not be mapped to take up memory, and no tmpfs limits them.
+    """
+    total = 0
+    folder = f"/proc/{pid}/fd"
+    try:
+        for name in os.listdir(folder):
+            if os.readlink(f"{folder}/{name}").startswith("/memfd:"):
+                status = os.stat(f"{folder}/{name}")
+                if status.st_ino not in seen:
+                    seen.add(status.st_ino)
+                    total += status.st_blocks * 512
+    except OSError:
+        pass
+    return total
+
+
+def segments() -> dict[int, int]:
+    """Bytes in memory of each System V shared memory segment of this IPC namespace, by id."""
+    try:
+        with open("/proc/sysvipc/shm", "rb") as file:
+            rows = [line.split() for line in file.readlines()[1:]]
+    except OSError:
+        return {}
+    return {int(row[1]): int(row[14]) for row in rows if len(row) > 14}
 
 
 def user_namespace(pid: int) -> str:
