@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import site
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,19 @@ from pathlib import Path
 
 import platformdirs
 
-_HELP = "pytest-sandbox [--sandbox[=PROVIDER]] [--sandbox-base REV | --sandbox-patch FILE] ..."
+#: Variables that make Python or pytest import more than it is told.
+_DROPPED = frozenset({"PYTHONSTARTUP", "PYTHONHOME", "PYTEST_PLUGINS"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pytest on the repository in the current directory and return its exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
+    if any(arg in ("-c", "--config-file") or arg.startswith("--config-file=") for arg in given):
+        sys.stderr.write(
+            "ERROR: pytest-sandbox reads no configuration here, as it may be the checkout's. "
+            "For the pytest in the sandbox: --sandbox-pytest-args '-c FILE'\n"
+        )
+        return 4
     repo = _repository(given)
     cache = platformdirs.user_cache_path("pytest-sandbox") / "pytest"
     digest = hashlib.sha256(os.fsencode(repo)).hexdigest()[:16]
@@ -32,22 +40,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = [
             *("-c", str(ini)),
             f"--rootdir={repo}",
-            "--noconftest",
+            # Also where the loading of plugins is switched off: it keeps conftest.py out.
+            *("-p", "pytest_sandbox"),
             # A link in the checkout could lead pytest's cache anywhere.
             *("-o", f"cache_dir={cache / digest}"),
         ]
         if not any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in given):
-            args.append("--sandbox")
+            # The value spares a first positional argument from being taken for it.
+            args.append("--sandbox=")
         # A process of its own: this one may have been started with the checkout on sys.path
         # (python -m, an .egg-info in the current directory). -P keeps it out, -s the user's
         # site, and the environment must not bring either back.
-        env = {k: v for k, v in os.environ.items() if k not in _DROPPED}
-        command = [sys.executable, "-P", "-s", "-m", "pytest", *args, *given]
-        return _run(command, env)
+        flags = ["-P"] if _in_user_site() else ["-P", "-s"]
+        return _run([sys.executable, *flags, "-m", "pytest", *args, *given], _environment(repo))
 
 
-#: Variables that make Python or pytest import more than it is told.
-_DROPPED = frozenset({"PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "PYTEST_PLUGINS"})
+def _environment(repo: Path) -> dict[str, str]:
+    """This environment, without what would make Python look for modules in the checkout."""
+    env = {k: v for k, v in os.environ.items() if k not in _DROPPED}
+    path = [
+        entry
+        for entry in env.pop("PYTHONPATH", "").split(os.pathsep)
+        if os.path.isabs(entry) and not Path(entry).resolve().is_relative_to(repo.resolve())
+    ]
+    if path:
+        env["PYTHONPATH"] = os.pathsep.join(path)
+    return env
+
+
+def _in_user_site() -> bool:
+    """Whether this package was installed with pip's --user."""
+    found = site.getusersitepackages()
+    return bool(site.ENABLE_USER_SITE) and Path(__file__).is_relative_to(found)
 
 
 def _run(command: list[str], env: dict[str, str]) -> int:
@@ -67,6 +91,8 @@ def _repository(args: Sequence[str]) -> Path:
             return Path(arg.partition("=")[2]).resolve()
         if arg == "--sandbox-repo" and number + 1 < len(args):
             return Path(args[number + 1]).resolve()
+    if os.environ.get("PYTEST_SANDBOX_REPO"):
+        return Path(os.environ["PYTEST_SANDBOX_REPO"]).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / ".git").exists():

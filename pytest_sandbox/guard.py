@@ -7,17 +7,38 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Container
+import shlex
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+#: Values of PYTEST_SANDBOX that say no.
+OFF = ("", "0", "off", "false", "no")
 
-def wanted(args: list[str], environ: dict[str, str] | Any) -> bool:
+#: Plugins of this process, by module, that would act a second time on what runs elsewhere. Each
+#: has its counterpart in the sandbox, where the target's environment has it.
+_TWICE = frozenset({"pytest_timeout", "pytest_randomly"})
+
+
+def wanted(args: list[str], environ: Mapping[str, str]) -> bool:
     """Whether these arguments, or the environment, turn mirror mode on."""
+    more = environ.get("PYTEST_ADDOPTS", "")
+    if "--sandbox" in more:
+        try:
+            args = [*shlex.split(more), *args]
+        except ValueError:
+            pass  # pytest itself will say what is wrong with it
     named = any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in args)
-    return named or bool(environ.get("PYTEST_SANDBOX"))
+    return named or environ.get("PYTEST_SANDBOX", "").lower() not in OFF
+
+
+def silence_plugins(config: pytest.Config) -> None:
+    """Take the plugins out that would act on tests which do not run here."""
+    for _, plugin in config.pluginmanager.list_name_plugin():
+        if getattr(plugin, "__name__", None) in _TWICE:
+            config.pluginmanager.unregister(plugin)
 
 
 def drop_requirements(config: pytest.Config) -> None:
@@ -50,10 +71,11 @@ def set_aside(
     if addopts and args[: len(addopts)] == addopts:
         del args[: len(addopts)]
     args[:] = _with_values(args, providers)
-    _ini(config).clear()
-    config._inicache.clear()
     parser = config._parser
     known = parser.parse_known_args(args, namespace=copy.copy(config.option))
+    _ini(config).clear()
+    _ini(config).update(_overrides(config, known.override_ini))
+    config._inicache.clear()
     known.noconftest = True
     config.known_args_namespace = known
     parser.extra_info["options of the target's own conftest.py or plugins"] = (
@@ -69,6 +91,16 @@ def _ini(config: pytest.Config) -> dict[str, Any]:
     # pytest 9 keeps it privately and hands out a copy that warns.
     found = config.__dict__.get("_inicfg")
     return config.inicfg if found is None else found  # type: ignore[return-value]
+
+
+def _overrides(config: pytest.Config, given: list[str] | None) -> dict[str, Any]:
+    """What -o set: the user's word, so it holds here too where this pytest knows the key."""
+    try:
+        from _pytest.config.findpaths import parse_override_ini
+    except ImportError:  # pytest 8 keeps them apart from the ini
+        return {}
+    found = parse_override_ini(given)
+    return {key: value for key, value in found.items() if key in config._parser._inidict}
 
 
 def _with_values(args: list[str], providers: Container[str]) -> list[str]:

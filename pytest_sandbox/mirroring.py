@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox import artifacts, assemble, plan, registry, sides
+from pytest_sandbox import artifacts, assemble, guard, plan, registry, sides
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.mirror import Mirror
 from pytest_sandbox.workspace import Workspace
@@ -27,17 +27,19 @@ def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
     refused = sides.refusal(option, defaults)
     if refused is not None:
         raise BadInput(refused)
+    guard.silence_plugins(config)
     directory = config.invocation_params.dir
     cli = _command_line(option)
     early = assemble.resolver(cli, {}, os.environ)({})
     repo = Path(directory, early["repo"] or ".").resolve()
-    workspace = Workspace.open(repo)
+    named = early["repo"] is not None
+    candidate = early["base"] is not None and early["patch"] is None
+    workspace = Workspace.open(repo, untrusted=candidate, exact=named)
     try:
         patch = None
         if early["patch"] is not None:
             patch = assemble.read_patch(early["patch"], directory)
         root = workspace.root or repo
-        named = early["repo"] is not None
         cwd = "" if named else plan.inside(root, directory.resolve(), "the current directory")
         run, options = assemble.make_run(
             workspace,
@@ -54,6 +56,9 @@ def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
         folder = Path(directory, options["artifact_dir"])
         if run.artifacts:
             artifacts.check_folder(folder)
+            _no_link_out(root, folder, "--sandbox-artifact-dir")
+        if getattr(option, "xmlpath", None):
+            _no_link_out(root, Path(directory, option.xmlpath), "--junitxml")
         provider = registry.factory(options["provider"], others)
         plan.check(run, options["provider"], provider().capabilities)
         mirror = Mirror(
@@ -83,7 +88,7 @@ def _command_line(option: argparse.Namespace) -> Any:
 
 def _environment_provider() -> str | None:
     value = os.environ.get("PYTEST_SANDBOX", "")
-    return None if value in ("", "1", "on", "true") else value
+    return None if value.lower() in (*guard.OFF, "1", "on", "true", "yes") else value
 
 
 def _arguments(
@@ -108,6 +113,18 @@ def _target(argument: str, root: Path, cwd: Path) -> str:
         return argument
     plan.inside(root, Path(os.path.normpath(path)), "the argument")
     return os.path.relpath(path, cwd) + separator + rest
+
+
+def _no_link_out(root: Path, path: Path, option: str) -> None:
+    """Refuse to write where a link in the checkout leads: its author chose the place."""
+    path = Path(os.path.normpath(path))
+    top = root.resolve()
+    lies_in = path.is_relative_to(root) or path.is_relative_to(top)
+    if lies_in and not path.resolve().is_relative_to(top):
+        raise BadInput(
+            f"{option} {str(path)!r} goes through a symbolic link that leads out of the "
+            "repository; name a place outside of it"
+        )
 
 
 def _columns() -> int:

@@ -107,6 +107,11 @@ TABLE: Final[tuple[Row, ...]] = (
             # Plugins that would act a second time on this side.
             ("numprocesses", "-n", "the tests run in one sandbox, not in this machine's workers; "
              "use --sandbox-pytest-args '-n 4' where the target's environment has pytest-xdist"),
+            ("tx", "--tx", "the tests run in one sandbox"),
+            ("looponfail", "-f", "it would run the target's code on this machine"),
+            ("randomly_seed", "--randomly-seed", "the order is made where the tests run; use "
+             "--sandbox-pytest-args '-p randomly --randomly-seed=1' where the target's environment "
+             "has pytest-randomly"),
             ("cov_source", "--cov", "nothing of the target runs in this process; use "
              "--sandbox-pytest-args '--cov' --sandbox-artifact .coverage"),
             ("reruns", "--reruns", _SANDBOX + " '--reruns 2'"),
@@ -143,7 +148,9 @@ def _arguments(row: Row, value: Any) -> list[str]:
         return [row.flags] if value else []
     if row.form == "each":
         # Our own plugin stays here, also where it was named by -p.
-        given = [str(one) for one in value if not str(one).startswith("pytest_sandbox")]
+        # The agent gives the sandbox's pytest a cache of its own.
+        ours = ("pytest_sandbox", "no:pytest_sandbox", "cache_dir=")
+        given = [str(one) for one in value if not str(one).startswith(ours)]
         return [part for one in given for part in _pair(row.flags, one)]
     return _pair(row.flags, str(value))
 
