@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pytest_sandbox import trees
+from pytest_sandbox import pointers, trees
 from pytest_sandbox.errors import PatchError
 from pytest_sandbox.gitobjects import GITLINK, SYMLINK, Change, Entry, quoted
 from pytest_sandbox.gitstore import Store
@@ -68,6 +68,13 @@ def compare(
     """
     added = [change.path for change in changes if change.old is None]
     links = [change.new for change in changes if change.new and change.new.mode == SYMLINK]
+    fresh = [change.new for change in changes if change.new]
+    for entry, _, _ in pointers.large(store, after.values(), fresh):
+        raise _refused(
+            name,
+            f"makes {quoted(entry.path)} a Git LFS pointer, which would bring in content that is "
+            "not in the patch; make it with `git diff --binary` from the file itself",
+        )
     if added:
         _check_twins(added, after, before, name)
     if links:

@@ -181,8 +181,12 @@ class _Trial:
             return ended, ("--recount",)
         if kind == "3way":
             # The versions it was made from, which only this tolerance may look at.
-            found = (self.store.names(oid + "^{blob}") for oid in patchtext.origins(self._lines))
-            self._lend(oid for oid in found if oid)
+            asked = "".join(f"{oid}\n" for oid in sorted(patchtext.origins(self._lines)))
+            answer = self.store.run(
+                "cat-file", "--batch-check=%(objecttype) %(objectname)", stdin=asked.encode()
+            )
+            rows = (line.split() for line in answer.stdout.decode().splitlines())
+            self._lend(row[1] for row in rows if len(row) == 2 and row[0] == "blob")
             return self.patch, ("--3way",)
         options: dict[Tolerance, Sequence[str]] = {
             "whitespace": ("--ignore-whitespace",),

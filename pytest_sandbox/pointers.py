@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -62,7 +62,12 @@ def _resolve(
     if depth > _NESTING:
         raise BadInput(f"submodules are nested more than {_NESTING} deep")
     files = [entry for entry in entries if entry.mode != GITLINK]
-    replaced = {entry.path: entry for entry in _large_files(store, files, at, prefix)}
+    replaced = {
+        entry.path: Entry(
+            entry.path, entry.mode, _large_file(store, at, prefix + entry.path, oid, size)
+        )
+        for entry, oid, size in large(store, files, files)
+    }
     for entry in entries:
         if entry.mode != GITLINK:
             yield replaced.get(entry.path, entry)
@@ -124,11 +129,16 @@ def _module_name(store: Store, entries: list[Entry], path: bytes) -> str | None:
     return None
 
 
-def _large_files(
-    store: Store, files: list[Entry], at: Place | None, prefix: bytes
-) -> Iterator[Entry]:
+def large(
+    store: Store, files: Iterable[Entry], among: Iterable[Entry]
+) -> Iterator[tuple[Entry, str, int]]:
+    """(entry, SHA-256, size) of each LFS pointer ``among`` a tree's ``files``.
+
+    None are when no .gitattributes of the tree speaks of LFS.
+    """
     rules = [e.blob for e in files if e.path.rsplit(b"/", 1)[-1] == b".gitattributes"]
-    if not rules:
+    regular = [e for e in among if e.mode not in (SYMLINK, GITLINK)]
+    if not rules or not regular:
         return
     with store.batch() as batch:
         uses = False
@@ -138,8 +148,8 @@ def _large_files(
             uses = uses or b"filter=lfs" in b"".join(parts)
         if not uses:
             return
-        sizes = store.sizes(entry.blob for entry in files)
-        small = [e for e in files if sizes[e.blob] <= _POINTER_MAX and e.mode != SYMLINK]
+        sizes = store.sizes(entry.blob for entry in regular)
+        small = [entry for entry in regular if sizes[entry.blob] <= _POINTER_MAX]
         texts = {
             oid: b"".join(chunks)
             for oid, _, _, chunks in batch.stream(dict.fromkeys(e.blob for e in small))
@@ -147,8 +157,7 @@ def _large_files(
     for entry in small:
         match = _POINTER.fullmatch(texts[entry.blob])
         if match is not None:
-            blob = _large_file(store, at, prefix + entry.path, match[1].decode(), int(match[2]))
-            yield Entry(entry.path, entry.mode, blob)
+            yield entry, match[1].decode(), int(match[2])
 
 
 def _large_file(store: Store, at: Place | None, path: bytes, oid: str, size: int) -> str:

@@ -467,3 +467,12 @@ def test_a_patch_cannot_fetch_a_blob_by_its_hash(tmp_path: Path) -> None:
             for tolerance in TOLERANCES:
                 with pytest.raises(PatchError):
                     space.apply(base, (head + tail).encode(), name="p", tolerance=tolerance)
+
+
+def test_a_patch_cannot_fetch_a_large_file_by_its_hash(base: Base) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 5\n" % (b"a" * 64)
+    rules = new_file(b".gitattributes", b"*.bin filter=lfs\n")
+    error = base.error(rules + new_file(b"sub/x.bin", pointer))
+    assert (error.outcome, "LFS pointer" in str(error)) == ("refused", True)
+    # Where nothing speaks of LFS it is a text like any other.
+    assert base.apply(new_file(b"sub/x.bin", pointer))[1] == {"sub/x.bin": pointer}
