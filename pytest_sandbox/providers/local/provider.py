@@ -267,8 +267,9 @@ class LocalProvider(Provider):
             for folder in owners.folders_of(self._running, name, sandbox_id):
                 if owners.end_processes(folder):
                     remove_tree(folder)
-            if self._running.is_dir():
-                empty_bins(self._running)
+            for folder in (self._running, self._cache / "snapshots"):
+                if folder.is_dir():
+                    empty_bins(folder)
 
         await anyio.to_thread.run_sync(work)
 

@@ -21,6 +21,8 @@ from pytest_sandbox.providers.local.channel import Message
 GRACE = 0.15
 #: A tree that will not die by then ends with its sandbox.
 KILL_PATIENCE = 10.0
+#: Killed processes are gone in milliseconds, unless the kernel itself waits for something.
+END_PATIENCE = 30.0
 
 DEFAULT_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -175,10 +177,16 @@ class LocalSandbox(Sandbox):
                 self._lifeline.orders.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-            await channel.wait_closed(self._lifeline.gone)
+            with anyio.move_on_after(END_PATIENCE) as waiting:
+                await channel.wait_closed(self._lifeline.gone)
+            self._ended = True
             os.close(self._lifeline.gone)
             self._lifeline.orders.close()
-            self._ended = True
+            if waiting.cancelled_caught:
+                raise InfraError(
+                    f"Processes of sandbox {self._name!r} did not end within "
+                    f"{END_PATIENCE:g} s of being killed; a dead drive does that."
+                )
 
     async def close(self) -> None:
         if self._closed:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import stat
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -29,29 +32,43 @@ def remove_tree(folder: Path) -> None:
     bin_folder = folder.with_name(f".trash-{uuid.uuid4().hex}")
     bin_folder.mkdir(mode=0o700)
     folder.rename(bin_folder / "0")
-    _empty(bin_folder)
+    for attempt in range(5):
+        try:
+            _empty(bin_folder)
+        except OSError as error:
+            # Somebody else is moving things in the same bin.
+            if error.errno != errno.ENOTEMPTY or attempt == 4:
+                raise
+        else:
+            return
 
 
 def _empty(bin_folder: Path) -> None:
-    queue = sorted(os.listdir(bin_folder))
-    count = 1_000_000
-    while queue:
-        current = bin_folder / queue.pop()
-        if not stat.S_ISDIR(os.lstat(current).st_mode):
-            current.unlink()
-            continue
-        current.chmod(0o700)
-        for entry in list(os.scandir(current)):
-            if entry.is_dir(follow_symlinks=False):
-                # Moving a folder to another parent needs write permission on it.
-                os.chmod(entry.path, 0o700)
-                count += 1
-                os.rename(entry.path, bin_folder / str(count))
-                queue.append(str(count))
-            else:
-                os.unlink(entry.path)
-        current.rmdir()
-    bin_folder.rmdir()
+    """What vanishes meanwhile is fine: somebody else may finish the same removal."""
+    gone = contextlib.suppress(FileNotFoundError)
+    with gone:
+        queue = sorted(os.listdir(bin_folder))
+        count = 0
+        while queue:
+            current = bin_folder / queue.pop()
+            with gone:
+                if not stat.S_ISDIR(os.lstat(current).st_mode):
+                    current.unlink()
+                    continue
+                current.chmod(0o700)
+                for entry in list(os.scandir(current)):
+                    with gone:
+                        if not entry.is_dir(follow_symlinks=False):
+                            os.unlink(entry.path)
+                            continue
+                        # Moving a folder to another parent needs write permission on it.
+                        os.chmod(entry.path, 0o700)
+                        count += 1
+                        name = f"{os.getpid()}-{threading.get_ident()}-{count}"
+                        os.rename(entry.path, bin_folder / name)
+                        queue.append(name)
+                current.rmdir()
+        bin_folder.rmdir()
 
 
 def empty_bins(folder: Path) -> None:
@@ -76,6 +93,8 @@ class SnapshotStore:
 
     def layers(self, snapshot: str) -> list[Path] | None:
         """The layer folders, topmost first; None when any is missing."""
+        if not snapshot.isalnum():
+            return None
         try:
             note = json.loads((self._at(snapshot) / "snapshot.json").read_bytes())
             layers = [self._at(name) / "layer" for name in note["layers"]]
@@ -113,4 +132,5 @@ class SnapshotStore:
         return name
 
     def remove(self, snapshot: str) -> None:
-        remove_tree(self._at(snapshot))
+        if snapshot.isalnum():
+            remove_tree(self._at(snapshot))

@@ -34,7 +34,10 @@ def main() -> None:
     for name, value in os.environ.items():
         if name.startswith(HELD):
             held += ["--setenv", name[len(HELD) :], value]
-        elif not name.startswith("LD_") and name != "GLIBC_TUNABLES":
+        elif name.startswith("LD_") or name == "GLIBC_TUNABLES":
+            # Too late to keep it from this program, but not from bubblewrap.
+            held += ["--setenv", name, value]
+        else:
             environment[name] = value
     options = [
         # Not IPC: the watchdog must see shared memory segments, and nothing else is there.

@@ -72,9 +72,14 @@ def serve(request: dict[str, Any], channel: socket.socket) -> None:
                 os.close(fd)
         if shepherds or foreign:
             ours = {1, *shepherds, *(disk.ours if disk else ())}
-            memory.check(ours)
-            if disk:
-                disk.check()
+            try:
+                memory.check(ours)
+                if disk:
+                    disk.check()
+            except OSError:
+                # No place for a notice or a process: the next look may do better, and an
+                # exception here would end the sandbox.
+                pass
 
 
 def _reap(shepherds: set[int], disk: DiskWatchdog | None) -> bool:
@@ -87,7 +92,10 @@ def _reap(shepherds: set[int], disk: DiskWatchdog | None) -> bool:
         if pid == 0:
             return True
         if disk:
-            disk.reaped(pid, status, {1, *shepherds})
+            try:
+                disk.reaped(pid, status, {1, *shepherds})
+            except OSError:
+                pass  # Only the notice could not be written.
         shepherds.discard(pid)
 
 
