@@ -475,3 +475,29 @@ def test_follow_resumes_at_an_offset_and_sends_whole_lines(tmp_path: Path) -> No
     cut = agent.call("follow", str(agent.control), "0", check=False)
     assert cut.returncode == 3
     assert cut.stdout == whole[: whole.rindex(b"\n", 0, -1) + 1]
+
+
+def test_workers_in_a_pid_namespace_are_stopped_and_understood(tmp_path: Path) -> None:
+    files = {
+        "test_it.py": """
+            import os, subprocess, time
+            def test_hang():
+                assert os.getpid() < 10
+                subprocess.Popen(["sleep", "1000"], start_new_session=True)
+                time.sleep(1000)
+            def test_crash():
+                os.abort()
+            def test_after(): pass
+        """
+    }
+    prefix = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    # The shell is the namespace's first process, which no signal from inside can kill.
+    prefix += ["--mount-proc", "sh", "-c", '"$@"; exit $?', "sh"]
+    story = run_agent(tmp_path, files, demote=prefix, test_timeout=1.0)
+    assert story.outcomes == {
+        "test_hang": ".F[timeout]",
+        "test_crash": ".F[crash]",
+        "test_after": "...",
+    }
+    assert "in test_hang" in message(story, "test_hang").split("Stacks")[1]
+    assert "SIGABRT" in message(story, "test_crash")
