@@ -24,7 +24,7 @@ from pathlib import Path
 
 import anyio
 
-from pytest_sandbox.environment import find_interpreter
+from pytest_sandbox.interpreters import find_interpreter
 from pytest_sandbox.provider import Command, SandboxSpec
 from pytest_sandbox.providers.local import LocalProvider
 

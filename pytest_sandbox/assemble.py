@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from pytest_sandbox import environment, ini, plan
+from pytest_sandbox import environment, ini, interpreters, plan
 from pytest_sandbox.errors import BadInput, PatchError
 from pytest_sandbox.inside import Host
 from pytest_sandbox.ledger import Ledger
@@ -145,13 +145,13 @@ def _environment(
     setup = environment.detect(files, commands=options["setup"], inputs=options["setup_inputs"])
     secrets = dict(variables(options["setup_secret"], environ))
     if options["venv"] is not None:
-        venv = environment.read_venv(Path(directory, options["venv"]))
+        venv = interpreters.read_venv(Path(directory, options["venv"]))
         setup = replace(setup, commands=(), reason=f"the environment {venv.path} is reused")
         return plan.Environment(interpreter=venv.interpreter, setup=setup, venv=venv)
     python = options["python"]
     if python is not None and os.sep in python:
         python = str(Path(directory, python))
-    interpreter = environment.find_interpreter(python)
+    interpreter = interpreters.find_interpreter(python)
     key = environment.setup_key(
         setup,
         files,
@@ -160,6 +160,7 @@ def _environment(
         extra={
             "secrets": ",".join(sorted(secrets)),
             "history": _history_identity(options, files, tree),
+            "tree": tree.id if "*" in setup.inputs else "",
         },
     )
     return plan.Environment(interpreter=interpreter, setup=setup, key=key, secrets=secrets)
@@ -220,7 +221,7 @@ def read_patch(name: str, directory: Path) -> tuple[str, bytes]:
             with Path(directory, name).open("rb") as file:
                 data = file.read(_MAX_PATCH + 1)
     except OSError as error:
-        raise BadInput(f"--sandbox-patch {name}: {error.strerror}") from None
+        raise BadInput(f"--sandbox-patch {name}: {error.strerror or error}") from None
     if len(data) > _MAX_PATCH:
         raise PatchError("refused", f"{name}: larger than {_MAX_PATCH // plan.MiB} MiB")
     return PurePosixPath(name).name, data

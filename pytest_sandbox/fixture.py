@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import pytest
 
-from pytest_sandbox import assemble, environment, registry
+from pytest_sandbox import assemble, registry
 from pytest_sandbox.api import load_patch, run_on
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.inside import new_name, opened
+from pytest_sandbox.interpreters import find_interpreter
 from pytest_sandbox.options import resolve
 from pytest_sandbox.portal import Portal
 from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
@@ -190,7 +191,7 @@ class SandboxFixture:
         """The plain sandbox, made when first used."""
         if self._plain is None:
             options = self._options
-            interpreter = environment.find_interpreter(options["python"])
+            interpreter = find_interpreter(options["python"])
             self._path = f"{Path(interpreter.path).parent}:/usr/local/bin:/usr/bin:/bin"
             limits = assemble.limits(options)
             spec = SandboxSpec(

@@ -6,7 +6,7 @@ Knows nothing of set-up, frames and results.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,13 +18,23 @@ import anyio.to_thread
 
 from pytest_sandbox import plan
 from pytest_sandbox.consumer import Phase
-from pytest_sandbox.errors import InfraError, NothingDone
+from pytest_sandbox.errors import (
+    BadInput,
+    InfraError,
+    NothingDone,
+    ProviderUnavailable,
+    SandboxError,
+    SandboxLost,
+)
 from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
 from pytest_sandbox.store import PreparedStore
 from pytest_sandbox.wire import printable
 
 if TYPE_CHECKING:
     from pytest_sandbox.ledger import Ledger
+
+#: Seconds a sandbox may take to end; after that it is left to the reaper.
+CLOSE_PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +97,39 @@ async def opened(
     """A sandbox for the block, in the ledger for as long as it may exist."""
     on_phase(Phase("create"))
     entry = host.ledger.open(spec.name, provider=provider.name, expires=spec.ttl)
-    sandbox = None
     try:
         sandbox = await _create(spec, provider)
+    except (NothingDone, ProviderUnavailable, BadInput):
+        entry.close()
+        raise
+    except BaseException:
+        # Unknown whether there is one. If it cannot be ended now, the next start will try.
+        if await _ended(lambda: provider.reap(spec.name, None)) is None:
+            entry.close()
+        raise
+    try:
         entry.created(sandbox.id)
         yield sandbox
     finally:
-        with anyio.CancelScope(shield=True):
-            if sandbox is not None:
-                on_phase(Phase("close"))
-                await sandbox.close()
+        on_phase(Phase("close"))
+        problem = await _ended(sandbox.close)
+        if problem is None:
             entry.close()
+        else:
+            # The results stand whatever becomes of the sandbox: told, not raised.
+            text = f"{spec.name} may still be there ({problem}); `pytest --sandbox-reap` ends it"
+            on_phase(Phase("close", text, announce=True))
+
+
+async def _ended(end: Callable[[], Awaitable[None]]) -> str | None:
+    """Carry out ``end``, also when cancelled; what is wrong if it does not work."""
+    with anyio.move_on_after(CLOSE_PATIENCE, shield=True):
+        try:
+            await end()
+        except (SandboxError, OSError) as error:
+            return printable(str(error), line=True)
+        return None
+    return f"it did not end within {CLOSE_PATIENCE:g} s"
 
 
 async def _create(spec: SandboxSpec, provider: Provider) -> Sandbox:
@@ -112,10 +144,40 @@ async def _create(spec: SandboxSpec, provider: Provider) -> Sandbox:
     return await provider.create(spec)
 
 
-async def upload(sandbox: Sandbox, run: plan.Run, archive: Iterable[bytes]) -> None:
-    places = Places.of(sandbox)
+async def write(run: plan.Run, sandbox: Sandbox, path: str, data: bytes) -> None:
+    """Write a file of ours; as it may be written twice, a broken connection is tried again.
+
+    Raises:
+        InfraError: it cannot be written.
+    """
+    for attempt in range(4):
+        try:
+            return await sandbox.write_file(path, data)
+        except SandboxLost:
+            raise
+        except InfraError:
+            if attempt == 3:
+                raise
+        except OSError as error:
+            raise InfraError(
+                f"{run.name}: {path} cannot be written in the sandbox: {_words(error)}"
+            ) from error
+        await anyio.sleep(0.2 * 4**attempt)
+
+
+def _words(error: OSError) -> str:
+    return printable(error.strerror or str(error), line=True)
+
+
+async def upload_agent(sandbox: Sandbox) -> None:
+    """Put the agent where the tests cannot see it."""
     source = files("pytest_sandbox").joinpath("agent.py").read_bytes()
-    await sandbox.write_file(f"{places.control}/agent.py", source)
+    await sandbox.write_file(f"{sandbox.control}/agent.py", source)
+
+
+async def upload(sandbox: Sandbox, run: plan.Run, archive: Iterable[bytes]) -> None:
+    """Unpack an archive of ours into the workspace."""
+    places = Places.of(sandbox)
     path = f"{places.control}/tree.tar.gz"
     await sandbox.write_file(path, _threaded(archive))
     await agent(sandbox, run, "unpack", path, places.workspace)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from pytest_sandbox.errors import BadInput, Unsupported
 
 if TYPE_CHECKING:
-    from pytest_sandbox.environment import HostVenv, Interpreter, Setup
+    from pytest_sandbox.environment import Setup
+    from pytest_sandbox.interpreters import HostVenv, Interpreter
     from pytest_sandbox.provider import Capabilities
     from pytest_sandbox.workspace import Tree, Workspace
 

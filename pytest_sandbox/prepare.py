@@ -19,31 +19,61 @@ from pytest_sandbox.store import Prepared
 from pytest_sandbox.wire import printable
 
 
-async def prepared(run: plan.Run, provider: Provider, consumer: Consumer, host: inside.Host) -> str:
-    """The snapshot of the base with its environment: from the store, or made now."""
+async def prepared(
+    run: plan.Run, provider: Provider, consumer: Consumer, host: inside.Host
+) -> Prepared:
+    """The snapshot of a base with its environment: from the store, or made now."""
     key = run.environment.key
     known = host.store.get(key)
     if known is not None:
         if known.provider == provider.name and await provider.has_snapshot(known.snapshot):
             host.store.touch(key)
-            return known.snapshot
+            return known
         host.store.remove(key)
     spec = replace(inside.spec(run), network=True, snapshotable=True, ttl=run.limits.setup + 300)
     async with inside.opened(spec, provider, host, consumer.phase) as sandbox:
         consumer.phase(Phase("upload"))
+        await inside.upload_agent(sandbox)
         await inside.upload(sandbox, run, run.workspace.archive(run.base, history=run.history))
         await set_up(run, sandbox, consumer)
         snapshot = await sandbox.snapshot()
-    size = await provider.snapshot_size(snapshot)
-    host.store.put(
-        Prepared.new(key=key, provider=provider.name, snapshot=snapshot, size=size or 0,
-                     reason=run.environment.setup.reason, repository=run.name)
-    )  # fmt: skip
+    made = Prepared.new(
+        key=key,
+        provider=provider.name,
+        snapshot=snapshot,
+        size=await provider.snapshot_size(snapshot) or 0,
+        tree=_address(run),
+        reason=run.environment.setup.reason,
+        repository=run.name,
+    )
+    names = (
+        entry.path.decode("utf-8", "surrogateescape") for entry in run.workspace.files(run.base)
+    )
+    host.store.put(made, names)
     for victim in host.store.victims():
         if victim.provider == provider.name and victim.key != key:
             await provider.delete_snapshot(victim.snapshot)
             host.store.remove(victim.key)
-    return snapshot
+    return made
+
+
+async def place(run: plan.Run, known: Prepared, sandbox: Sandbox, host: inside.Host) -> None:
+    """Put the candidate where the snapshot has a base: only what differs, where it is the run's."""
+    workspace = run.workspace
+    if known.tree != _address(run):
+        # Another base with the same environment: its files go, what set-up made stays.
+        old = [name.encode("utf-8", "surrogateescape") for name in host.store.paths(known.key)]
+        git = f"{inside.Places.of(sandbox).workspace}/.git"
+        await sandbox.exec(Command(argv=(*sandbox.demote, "/bin/rm", "-rf", git)))
+        archive = workspace.archive(run.base, history=run.history, replacing=old)
+        await inside.upload(sandbox, run, archive)
+    if run.candidate.id != run.base.id:
+        await inside.upload(sandbox, run, workspace.delta_archive(run.base, run.candidate))
+
+
+def _address(run: plan.Run) -> str:
+    """What a prepared workspace holds: the files, and the history shipped with them."""
+    return f"{run.base.id} {run.base.commit} {run.history}"
 
 
 async def set_up(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:

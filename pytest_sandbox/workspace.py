@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,21 +251,26 @@ class Workspace:
         self._references()
         return history.nearest_tags(self._store, tree.commit)
 
-    def archive(self, tree: Tree, *, history: History = "tag") -> Iterator[bytes]:
+    def archive(
+        self, tree: Tree, *, history: History = "tag", replacing: Collection[bytes] = ()
+    ) -> Iterator[bytes]:
         """tar.gz of the files and of a ``.git`` made by us, whose HEAD is the tree's commit.
 
         "none": no ``.git``. "tag": one commit, and the nearest tag at its true distance.
         "full": everything the commit can reach. A plain folder has no ``.git`` either way.
+        ``replacing`` names the files of an older tree: those that are gone are to be deleted.
         """
-        return gather(self._archive(tree, history))
+        return gather(self._archive(tree, history, replacing))
 
-    def _archive(self, tree: Tree, kind: History) -> Iterator[bytes]:
+    def _archive(self, tree: Tree, kind: History, replacing: Collection[bytes]) -> Iterator[bytes]:
         store = self._store
         base = None
         if tree.commit is not None:
             with store.batch() as batch:
                 base = history.read_commit(batch, tree.commit)
         archive = Archive(base.time if base else NO_TIME)
+        gone = set(replacing) - {entry.path for entry in self.files(tree)} if replacing else ()
+        yield from archive.data(DELETED, b"".join(path + b"\0" for path in sorted(gone)))
         yield from archive.files(store, trees.walk(store, self._resolve(tree)))
         if kind != "none" and self._found is not None:
             head = self._resolve(Tree(base.tree, tree.commit, tree.label) if base else tree)

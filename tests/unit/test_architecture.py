@@ -27,7 +27,7 @@ LAYERS = (
     {"prepare"},
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry"},
-    {"environment", "workspace", "store", "ledger", "ini"},
+    {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
     {"provider", "wire", "options"},
     {"errors"},
 )

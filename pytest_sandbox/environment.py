@@ -1,0 +1,263 @@
+"""How a project's test environment is set up, found from its files.
+
+The files are data from a tree, and may be hostile: names taken from them are checked, and
+nothing of them is run or imported here. Knows neither pytest nor providers.
+"""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import hashlib
+import re
+import shlex
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+#: Part of every key: what an older version prepared is not reused.
+_FORMAT = "1"
+#: Names under which projects keep what their tests need, the most telling first.
+_TEST_NAMES = ("test", "tests", "testing", "dev", "develop", "development")
+_REQUIREMENTS = (
+    "requirements-test.txt", "requirements-tests.txt", "requirements-testing.txt",
+    "test-requirements.txt", "tests-requirements.txt", "requirements_test.txt",
+    "requirements_tests.txt", "requirements/test.txt", "requirements/tests.txt",
+    "requirements/testing.txt", "tests/requirements.txt", "test/requirements.txt",
+    "requirements-dev.txt", "dev-requirements.txt", "requirements_dev.txt",
+    "requirements/dev.txt",
+)  # fmt: skip
+_BUILD_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
+_PIP = "python -m pip install -q --disable-pip-version-check --no-input"
+#: PEP 685: names of extras and groups. Anything else in that place is ignored.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
+#: Top-level folders that hold no package of the project.
+_NO_PACKAGES = frozenset(
+    {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks",
+     "bench", "script", "scripts", "tool", "tools", "build", "dist", "ci", "utils"}
+)  # fmt: skip
+_NO_MODULES = frozenset({"setup", "conftest", "noxfile", "tasks", "fabfile", "manage"})
+
+
+class Files(Protocol):
+    """A project's files, by path relative to its top."""
+
+    def read(self, path: str) -> bytes | None: ...
+
+    def names(self) -> Collection[str]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What to run, what its result depends on, and what to say about it."""
+
+    #: For ``sh -c`` in the workspace, with the fresh virtual environment first on PATH.
+    commands: tuple[str, ...]
+    #: Paths whose content the result depends on; "*" stands for the whole tree.
+    inputs: tuple[str, ...]
+    reason: str
+    #: The project's own top-level import names.
+    packages: tuple[str, ...]
+
+
+def detect(files: Files, *, commands: Sequence[str] = (), inputs: Sequence[str] = ()) -> Setup:
+    """The set-up of a project: the user's commands, or what its files suggest."""
+    names = frozenset(files.names())
+    packages = top_level_packages(files)
+    if commands:
+        chosen = tuple(sorted(n for n in names for g in inputs if fnmatch.fnmatchcase(n, g)))
+        return Setup(
+            commands=tuple(commands),
+            inputs=chosen if inputs else ("*",),
+            reason=f"{len(commands)} command{'s' * (len(commands) > 1)} given",
+            packages=packages,
+        )
+    found, why = _commands(files, names)
+    # Locked tools, poetry and the like read more; every file a build is described by counts.
+    wanted = {*_BUILD_FILES, *_REQUIREMENTS, "requirements.txt", "uv.lock", "poetry.lock",
+              "MANIFEST.in", ".python-version"}  # fmt: skip
+    depends = {n for n in names if n in wanted or n.startswith("requirements/")}
+    depends |= {n for g in inputs for n in names if fnmatch.fnmatchcase(n, g)}
+    # An editable build reads these too: the version, and what is compiled.
+    depends |= {n for n in names if n.endswith((".pyx", ".pxd", ".c", ".cpp", ".h", ".rs"))}
+    return Setup(
+        commands=(*found, _ensure_pytest()),
+        inputs=tuple(sorted(depends)),
+        reason=why,
+        packages=packages,
+    )
+
+
+def _commands(files: Files, names: frozenset[str]) -> tuple[list[str], str]:
+    project, broken = _toml(files, "pyproject.toml")
+    if "uv.lock" in names and not broken:
+        return _uv(project)
+    if "poetry.lock" in names and not broken:
+        return _poetry(project)
+    commands: list[str] = []
+    reasons: list[str] = []
+    if any(name in names for name in _BUILD_FILES) and _installable(files, names, project):
+        extra = _first(_extras(files, project))
+        target = f".[{extra}]" if extra else "."
+        commands.append(f"{_PIP} -e {shlex.quote(target)}")
+        reasons.append(f"the project itself{f' with its extra {extra!r}' if extra else ''}")
+    group = _first(_table(project, "dependency-groups"))
+    if group:
+        requirements = list(_group(_table(project, "dependency-groups"), group))
+        if requirements:
+            commands.append(f"{_PIP} {' '.join(shlex.quote(r) for r in requirements)}")
+            reasons.append(f"its dependency group {group!r}")
+    # Poetry's own way to write what dependency-groups now say, without a lock.
+    listed = next((name for name in _REQUIREMENTS if name in names), None)
+    if "requirements.txt" in names and not commands:
+        commands.append(f"{_PIP} -r requirements.txt")
+        reasons.append("requirements.txt")
+    if listed is not None and not group:
+        commands.append(f"{_PIP} -r {shlex.quote(listed)}")
+        reasons.append(listed)
+    if broken:
+        reasons.append("pyproject.toml cannot be read")
+    if not commands:
+        return [], "; ".join(["nothing to install but pytest", *reasons])
+    return commands, "installs " + ", ".join(reasons)
+
+
+def _uv(project: Mapping[str, Any]) -> tuple[list[str], str]:
+    group = _first(_table(project, "dependency-groups"))
+    extra = _first(_table(project, "project", "optional-dependencies"))
+    options = f" --group {group}" if group and group != "dev" else ""
+    options += f" --extra {extra}" if extra else ""
+    return (
+        [
+            f"{_PIP} uv",
+            'UV_PROJECT_ENVIRONMENT="$VIRTUAL_ENV" UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1 '
+            f"uv sync -q --frozen --inexact{options}",
+        ],
+        "uv.lock: installs exactly what it locks",
+    )
+
+
+def _poetry(project: Mapping[str, Any]) -> tuple[list[str], str]:
+    groups = _first(_table(project, "tool", "poetry", "group"))
+    options = f" --with {groups}" if groups else ""
+    return (
+        [f"{_PIP} poetry", f"POETRY_VIRTUALENVS_CREATE=false poetry install -q -n{options}"],
+        "poetry.lock: installs exactly what it locks",
+    )
+
+
+def _ensure_pytest() -> str:
+    return f"python -c 'import pytest' 2>/dev/null || {_PIP} pytest"
+
+
+def _installable(files: Files, names: frozenset[str], project: Mapping[str, Any]) -> bool:
+    """Whether the build files describe a package, and not only tools' settings."""
+    if "setup.py" in names or "build-system" in project or "project" in project:
+        return True
+    return "metadata" in _ini(files, "setup.cfg")
+
+
+def _first(names: Iterable[str]) -> str | None:
+    found = {name.lower(): name for name in names if _NAME.fullmatch(name)}
+    return next((found[name] for name in _TEST_NAMES if name in found), None)
+
+
+def _extras(files: Files, project: Mapping[str, Any]) -> Iterator[str]:
+    yield from _table(project, "project", "optional-dependencies")
+    yield from _table(project, "tool", "poetry", "extras")
+    yield from _table(project, "tool", "flit", "metadata", "requires-extra")
+    yield from _ini(files, "setup.cfg").get("options.extras_require", {})
+    script = (files.read("setup.py") or b"").decode("utf-8", "replace")
+    block = re.search(r"extras_require\s*=\s*(?:dict\(|\{)(.{0,4000})", script, re.DOTALL)
+    if block:
+        yield from re.findall(r"""["']?\b([A-Za-z]+)\b["']?\s*[:=]\s*[\[(\w]""", block[1])
+
+
+def _group(groups: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> Iterator[str]:
+    """The requirements of a dependency group (PEP 735), included groups too."""
+    entries = groups.get(name)
+    if not isinstance(entries, list) or name in seen:
+        return
+    for entry in entries:
+        if isinstance(entry, str) and _requirement(entry):
+            yield entry
+        elif isinstance(entry, dict) and isinstance(entry.get("include-group"), str):
+            yield from _group(groups, entry["include-group"], (*seen, name))
+
+
+def _requirement(text: str) -> bool:
+    """Whether pip will take it for a requirement and not for an option."""
+    return bool(re.match(r"[A-Za-z0-9]", text)) and text.isprintable() and len(text) < 1000
+
+
+def _table(data: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    for key in path:
+        value = data.get(key)
+        if not isinstance(value, dict):
+            return {}
+        data = value
+    return data
+
+
+def _toml(files: Files, path: str) -> tuple[Mapping[str, Any], bool]:
+    content = files.read(path)
+    if content is None:
+        return {}, False
+    try:
+        return tomllib.loads(content.decode()), False
+    except (ValueError, RecursionError):
+        return {}, True
+
+
+def _ini(files: Files, path: str) -> Mapping[str, Mapping[str, str]]:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string((files.read(path) or b"").decode())
+    except (ValueError, configparser.Error):
+        return {}
+    return {section: dict(parser.items(section)) for section in parser.sections()}
+
+
+def top_level_packages(files: Files) -> tuple[str, ...]:
+    """The import names the tree provides: packages and modules in ``src`` or at the top."""
+    names = files.names()
+    inside = [name[len("src/") :] for name in names if name.startswith("src/")]
+    found = set(_importable(inside)) or set(_importable(names))
+    return tuple(sorted(found))
+
+
+def _importable(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        first, _, rest = name.partition("/")
+        if rest == "__init__.py" and first.isidentifier():
+            if first not in _NO_PACKAGES:
+                yield first
+        elif not rest and first.endswith(".py") and first[:-3].isidentifier():
+            module = first[:-3]
+            if module not in _NO_MODULES and not module.startswith(("test_", "__")):
+                yield module
+
+
+def setup_key(
+    setup: Setup, files: Files, *, interpreter: str, engine: str, extra: Mapping[str, str]
+) -> str:
+    """The content address of a prepared environment.
+
+    Args:
+        extra: whatever else the result depends on, such as the names of secrets, and the
+            tree's own address where ``setup.inputs`` is the whole tree.
+    """
+    digest = hashlib.sha256()
+
+    def add(*parts: bytes) -> None:
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big") + part)
+
+    add(_FORMAT.encode(), interpreter.encode(), engine.encode())
+    add(*(f"{name}={value}".encode() for name, value in sorted(extra.items())))
+    add(*(command.encode() for command in setup.commands))
+    for path in setup.inputs:
+        if path != "*":
+            add(path.encode("utf-8", "surrogateescape"), files.read(path) or b"")
+    return digest.hexdigest()
