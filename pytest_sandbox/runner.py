@@ -7,6 +7,8 @@ their ``Consumer`` does. Knows no pytest objects, no verdict rules and no partic
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import anyio
@@ -14,8 +16,11 @@ import anyio
 from pytest_sandbox import inside, plan, prepare, wire
 from pytest_sandbox.account import Account
 from pytest_sandbox.consumer import Consumer, Phase
-from pytest_sandbox.errors import InfraError, NotTheWorkspace, SandboxLost
-from pytest_sandbox.provider import Command, Provider, Sandbox, Stream
+from pytest_sandbox.errors import InfraError, NotTheWorkspace, SandboxError, SandboxLost
+from pytest_sandbox.provider import Command, Provider, Sandbox, Sink, Stream
+
+#: Times that a request is sent before its failure counts.
+_TRIES = 5
 
 
 async def execute(
@@ -29,19 +34,70 @@ async def execute(
     Raises:
         SandboxError: as the tree in ``errors`` says. Frames handed over before stay true.
     """
+    with boundary(run.name):
+        return await _execute(run, provider, consumer, host)
+
+
+@contextmanager
+def boundary(run: str) -> Iterator[None]:
+    """Whatever fails in the block is a ``SandboxError``: no other error is a provider's to raise.
+
+    Raises:
+        SandboxError: as it was, also out of a group; or an ``InfraError`` that names another one.
+    """
+    try:
+        yield
+    except SandboxError:
+        raise
+    except Exception as error:
+        cause = _first(error)
+        if isinstance(cause, SandboxError):
+            raise cause from error
+        raise InfraError(
+            f"{run}: {_describe(cause)}. This says nothing about the tests; try again."
+        ) from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that says most of a group of them, which task groups raise."""
+    while isinstance(error, BaseExceptionGroup):
+        inner = [_first(part) for part in error.exceptions]
+        error = next((part for part in inner if isinstance(part, SandboxError)), inner[0])
+    return error
+
+
+def _describe(error: BaseException) -> str:
+    text = wire.printable(f"{type(error).__name__}: {error}", line=True)
+    place = error.__traceback__
+    if isinstance(error, OSError) or place is None:
+        return text
+    # Anything else is a mistake in a provider, a hook or here: say where, for who mends it.
+    while place.tb_next is not None:
+        place = place.tb_next
+    code = place.tb_frame.f_code
+    return f"{text} ({code.co_filename}, line {place.tb_lineno}, in {code.co_name})"
+
+
+async def _execute(
+    run: plan.Run, provider: Provider, consumer: Consumer, host: inside.Host
+) -> bytes | None:
     plan.check(run, provider.name, provider.capabilities)
     if provider.capabilities.snapshot and run.environment.setup.commands:
-        snapshot = await prepare.prepared(run, provider, consumer, host)
-        spec = replace(inside.spec(run), snapshot=snapshot)
+        known = await prepare.prepared(run, provider, consumer, host)
+        spec = replace(inside.spec(run), snapshot=known.snapshot)
         async with inside.opened(spec, provider, host, consumer.phase) as sandbox:
             consumer.phase(Phase("upload"))
-            await inside.upload(sandbox, run, run.workspace.delta_archive(run.base, run.candidate))
+            await inside.upload_agent(sandbox)
+            await prepare.place(run, known, sandbox, host)
             return await _tests(run, sandbox, consumer, host)
     async with inside.opened(inside.spec(run), provider, host, consumer.phase) as sandbox:
         consumer.phase(Phase("upload"))
+        await inside.upload_agent(sandbox)
         await inside.upload(sandbox, run, run.workspace.archive(run.base, history=run.history))
         await prepare.set_up(run, sandbox, consumer)
-        await inside.upload(sandbox, run, run.workspace.delta_archive(run.base, run.candidate))
+        if run.candidate.id != run.base.id:
+            delta = run.workspace.delta_archive(run.base, run.candidate)
+            await inside.upload(sandbox, run, delta)
         return await _tests(run, sandbox, consumer, host)
 
 
@@ -54,7 +110,7 @@ async def _tests(
         await prepare.shell(command, "build", run, sandbox, consumer, secret=False)
     consumer.phase(Phase("collect"))
     orders = json.dumps(_agent_plan(run, sandbox, host))
-    await sandbox.write_file(f"{places.control}/plan.json", orders.encode())
+    await inside.write(run, sandbox, f"{places.control}/plan.json", orders.encode())
     await inside.agent(sandbox, run, "run", places.control)
     # The supervisor keeps the deadline; ours is for a supervisor that cannot.
     deadline = run.limits.run + run.limits.collect + run.limits.select + 60
@@ -65,47 +121,92 @@ async def _tests(
     if not run.artifacts:
         return None
     consumer.phase(Phase("artifacts"))
-    limit = str(run.limits.artifacts)
-    await inside.agent(sandbox, run, "collect", places.control, "--limit", limit, *run.artifacts)
-    return await sandbox.read_file(
-        f"{places.control}/artifacts.tar", limit=run.limits.artifacts + 16 * plan.MiB
-    )
+    most = str(run.limits.artifacts)
+    await inside.agent(sandbox, run, "collect", places.control, "--limit", most, *run.artifacts)
+    # The archive's own headers come on top of what the files may be.
+    limit = run.limits.artifacts + 16 * plan.MiB
+    return await sandbox.read_file(f"{places.control}/artifacts.tar", limit=limit)
 
 
 async def _follow(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
-    decoder = wire.Decoder()
+    """Read frames to the last one, and send the selection meanwhile."""
     account = Account()
+    ready = anyio.Event()
+
+    async def choose() -> None:
+        await ready.wait()
+        chosen = await consumer.select()
+        account.choose(chosen.items)
+        orders = {"items": list(chosen.items), "maxfail": chosen.maxfail}
+        consumer.phase(Phase("run"))
+        path = f"{inside.Places.of(sandbox).control}/select.json"
+        await inside.write(run, sandbox, path, json.dumps(orders).encode() + b"\n")
+
+    # Apart from the stream: where that breaks, the selection is still made, once.
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(choose)
+            await _frames(run, sandbox, consumer, account, ready)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        cause = _first(group)
+        if isinstance(cause, Exception):
+            raise cause from None
+        raise
+
+
+async def _frames(
+    run: plan.Run, sandbox: Sandbox, consumer: Consumer, account: Account, ready: anyio.Event
+) -> None:
+    decoder = wire.Decoder()
     places = inside.Places.of(sandbox)
     errors = bytearray()
+    failed: list[Exception] = []
+    attempt = 0
 
-    async def sink(stream: Stream, data: bytes) -> None:
-        if stream == "stderr":
-            errors.extend(data[: max(0, 4096 - len(errors))])
-            return
+    async def take(data: bytes) -> None:
         for frame in decoder.feed(data):
             account.check(frame)
             if isinstance(frame, wire.Imports):
                 _check_imports(run, frame, places.workspace)
             await consumer.frame(frame)
             if isinstance(frame, wire.Ready):
-                chosen = await consumer.select()
-                account.choose(chosen.items)
-                orders = {"items": list(chosen.items), "maxfail": chosen.maxfail}
-                consumer.phase(Phase("run"))
-                await sandbox.write_file(
-                    f"{places.control}/select.json", json.dumps(orders).encode() + b"\n"
-                )
+                ready.set()
+
+    def sink_of(number: int) -> Sink:
+        async def sink(stream: Stream, data: bytes) -> None:
+            if number != attempt or failed:
+                return  # late, of a stream that was given up
+            if stream == "stderr":
+                errors.extend(data[: max(0, 4096 - len(errors))])
+                return
+            try:
+                await take(data)
+            except Exception as error:
+                # Kept as well: no provider may make a broken connection of it.
+                failed.append(error)
+                raise
+
+        return sink
 
     fruitless = 0
     while not decoder.ended:
         before = decoder.offset
+        errors.clear()
         argv = inside.agent_argv(run, places, "follow", places.control, str(before))
         try:
-            status = await sandbox.exec(Command(argv=argv), sink)
+            status = await sandbox.exec(Command(argv=argv), sink_of(attempt))
         except SandboxLost:
+            if failed:
+                raise failed[0] from None
             raise
-        except InfraError:
-            status = None  # the stream broke, the run goes on: follow again from the offset
+        except InfraError as error:
+            # The stream broke, the run goes on: follow again from the offset.
+            status = None
+            errors += str(error).encode(errors="replace")[:4096]
+        if failed:
+            raise failed[0]
+        attempt += 1
         decoder.lost()
         if decoder.ended:
             return
@@ -114,7 +215,7 @@ async def _follow(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
                 f"{run.name}: the supervisor in the sandbox is gone. {inside.quote(bytes(errors))}"
             )
         fruitless = 0 if decoder.offset > before else fruitless + 1
-        if fruitless == 5:
+        if fruitless == _TRIES:
             raise SandboxLost(
                 f"{run.name}: no more can be read from the sandbox "
                 f"(exit status {status}). {inside.quote(bytes(errors))}"
