@@ -70,7 +70,7 @@ class HostProvider(Provider):
             if not path.exists():
                 raise BadInput(f"{str(path)!r}, to be shown in a sandbox, does not exist.")
         sandbox_id = uuid.uuid4().hex[:16]
-        folder = _base() / f"pytest-sandbox-{sandbox_id}"
+        folder = _base() / f"pytest-sandbox-host-{sandbox_id}"
         folder.mkdir(mode=0o700)
         (folder / "name").write_text(spec.name)
         for name in ("root", "control", "tmp", "home"):
@@ -79,13 +79,13 @@ class HostProvider(Provider):
 
     async def reap(self, name: str, sandbox_id: str | None) -> None:
         def work() -> None:
-            for folder in _base().glob("pytest-sandbox-*"):
+            for folder in _base().glob("pytest-sandbox-host-*"):
                 try:
                     mine = folder.stat().st_uid == os.getuid() if hasattr(os, "getuid") else True
                     noted = (folder / "name").read_text()
                 except OSError:
                     continue
-                found = folder.name.removeprefix("pytest-sandbox-")
+                found = folder.name.removeprefix("pytest-sandbox-host-")
                 if mine and noted == name and sandbox_id in (None, found):
                     _end(found, set())
                     _remove(folder)

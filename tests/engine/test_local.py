@@ -238,3 +238,51 @@ def test_starting_from_a_snapshot_takes_milliseconds(tmp_path: Path) -> None:
 
     # About 8 ms on an idle machine.
     assert anyio.run(main) < 0.25
+
+
+def test_a_limit_on_cpus_holds(tmp_path: Path) -> None:
+    source = """
+import os
+print(len(os.sched_getaffinity(0)))
+try: os.sched_setaffinity(0, range(64))
+except PermissionError: print("refused")
+"""
+    python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    said = bytearray()
+
+    async def sink(_: str, data: bytes, /) -> None:
+        said.extend(data)
+
+    async def main() -> None:
+        async with LocalProvider(cache_dir=tmp_path) as provider:
+            sandbox = await provider.create(spec(cpus=0.5))
+            argv = (*sandbox.demote, python, "-c", source)
+            assert await sandbox.exec(Command(argv=argv), sink) == 0
+            await sandbox.close()
+
+    anyio.run(main)
+    assert said == b"1\nrefused\n"
+
+
+def test_variables_of_the_loader_reach_the_tests(tmp_path: Path) -> None:
+    """Also when a supervisor inside, who knows nothing of this, sets them."""
+    supervisor = """
+import subprocess, sys
+env = {"LD_LIBRARY_PATH": "/sandbox/lib", "OTHER": "o"}
+script = 'echo "$LD_LIBRARY_PATH $OTHER"'
+sys.exit(subprocess.run([*sys.argv[1:], "sh", "-c", script], env=env).returncode)
+"""
+    said = bytearray()
+
+    async def sink(_: str, data: bytes, /) -> None:
+        said.extend(data)
+
+    async def main() -> None:
+        async with LocalProvider(cache_dir=tmp_path) as provider:
+            sandbox = await provider.create(spec())
+            argv = (sandbox.demote[0], "-c", supervisor, *sandbox.demote)
+            assert await sandbox.exec(Command(argv=argv), sink) == 0
+            await sandbox.close()
+
+    anyio.run(main)
+    assert said == b"/sandbox/lib o\n"
