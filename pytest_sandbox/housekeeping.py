@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import anyio
 import pytest
 
 from pytest_sandbox import assemble, registry
-from pytest_sandbox.errors import BadInput, SandboxError
+from pytest_sandbox.errors import BadInput
 from pytest_sandbox.inside import Host
 from pytest_sandbox.provider import Provider
+from pytest_sandbox.reaper import Say, reap_orphans
 from pytest_sandbox.wire import printable
-
-Say = Callable[[str], None]
 
 
 def main(config: pytest.Config, *, reap: bool, cache: str | None) -> int:
@@ -37,27 +35,6 @@ def main(config: pytest.Config, *, reap: bool, cache: str | None) -> int:
         return status
 
     return anyio.run(work)
-
-
-async def reap_orphans(
-    host: Host, others: registry.Factories, say: Say, *, quiet: bool = False
-) -> int:
-    """End the sandboxes whose sessions are dead. Only those of this machine's ledger."""
-    orphans = host.ledger.orphans()
-    status = 0
-    for entry in orphans:
-        try:
-            async with registry.factory(entry.provider, others)() as provider:
-                await provider.reap(entry.name, entry.sandbox_id)
-        except (SandboxError, OSError) as error:
-            status = 1
-            say(f"{entry.name} ({entry.provider}) could not be ended: {printable(str(error))}")
-            continue
-        entry.close()
-        say(f"ended {entry.name} ({entry.provider})")
-    if not orphans and not quiet:
-        say("nothing was left behind")
-    return status
 
 
 def _list(host: Host, say: Say) -> None:

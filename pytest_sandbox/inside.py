@@ -23,7 +23,6 @@ from pytest_sandbox.errors import (
     InfraError,
     NothingDone,
     ProviderUnavailable,
-    SandboxError,
     SandboxLost,
 )
 from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
@@ -121,13 +120,28 @@ async def opened(
             on_phase(Phase("close", text, announce=True))
 
 
+@asynccontextmanager
+async def provided(
+    make: Callable[[], Provider], on_phase: Callable[[Phase], None]
+) -> AsyncIterator[Provider]:
+    """A provider for the block; one that does not come to its end keeps nobody waiting."""
+    provider = make()
+    await provider.__aenter__()
+    try:
+        yield provider
+    finally:
+        problem = await _ended(lambda: provider.__aexit__(None, None, None))
+        if problem is not None:
+            on_phase(Phase("close", f"provider {provider.name}: {problem}", announce=True))
+
+
 async def _ended(end: Callable[[], Awaitable[None]]) -> str | None:
     """Carry out ``end``, also when cancelled; what is wrong if it does not work."""
     with anyio.move_on_after(CLOSE_PATIENCE, shield=True):
         try:
             await end()
-        except (SandboxError, OSError) as error:
-            return printable(str(error), line=True)
+        except Exception as error:  # noqa: BLE001 - results stand, whatever this raises
+            return printable(f"{type(error).__name__}: {error}", line=True)
         return None
     return f"it did not end within {CLOSE_PATIENCE:g} s"
 

@@ -6,10 +6,9 @@ collected, and running an item by waiting for its reports. Knows no provider and
 
 from __future__ import annotations
 
-import asyncio
-import queue
+import signal
+import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,57 +17,25 @@ import pytest
 from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
-from pytest_sandbox import items, wire
+from pytest_sandbox import inside, items, reaper, wire
 from pytest_sandbox.consumer import Phase, Selection
 from pytest_sandbox.errors import SandboxError
-from pytest_sandbox.inside import Host
+from pytest_sandbox.feed import Event, Feed
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
 from pytest_sandbox.portal import Portal, Task
 from pytest_sandbox.progress import Progress
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, complete
-from pytest_sandbox.runner import execute
-
-#: Frames waiting for pytest's loop; beyond, the stream from the sandbox waits.
-_BACKLOG = 20_000
-
-Event = Phase | wire.Frame | Task[bytes | None]
+from pytest_sandbox.runner import boundary, execute
 
 
-class Feed:
-    """The consumer: passes everything from the event loop to pytest's thread."""
+class Terminated(KeyboardInterrupt):
+    """The session was asked to end, by a signal that is not Ctrl-C."""
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._selection: Future[Selection] = Future()
 
-    def phase(self, phase: Phase) -> None:
-        self._queue.put(phase)
-
-    async def frame(self, frame: wire.Frame) -> None:
-        self._queue.put(frame)
-        # Polled: the consuming side is another thread, and hardly ever behind.
-        while self._queue.qsize() > _BACKLOG:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-    async def select(self) -> Selection:
-        return await asyncio.wrap_future(self._selection)
-
-    def done(self, task: Task[bytes | None]) -> None:
-        self._queue.put(task)
-
-    def choose(self, selection: Selection) -> None:
-        if not self._selection.done():
-            self._selection.set_result(selection)
-
-    def next(self, idle: Callable[[], None]) -> Event:
-        """The next event; calls ``idle`` a few times a second meanwhile."""
-        while True:
-            try:
-                return self._queue.get(timeout=0.2)
-            except queue.Empty:
-                idle()
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(signal.Signals(number).name)
 
 
 class RemoteInternalError(Exception):
@@ -83,7 +50,7 @@ class Mirror:
         config: pytest.Config,
         run: Run,
         provider: Callable[[], Provider],
-        host: Host,
+        host: inside.Host,
         *,
         notes: list[str],
         on_artifacts: Callable[[bytes], str],
@@ -96,6 +63,9 @@ class Mirror:
         self._on_artifacts = on_artifacts
         self._feed = Feed()
         self._resources = ExitStack()
+        self._reporter: TerminalReporter | None = None
+        self._progress = Progress(None, quiet=True)
+        self._portal: Portal | None = None
         self._task: Task[bytes | None] | None = None
         self._end: wire.End | None = None
         self._over = False
@@ -199,14 +169,31 @@ class Mirror:
     # ------------------------------------------------------------ the run
 
     def _start(self) -> None:
-        portal = self._resources.enter_context(Portal())
-        self._task = portal.start(self._main)
+        found = self._config.hook.pytest_sandbox_providers()
+        others = {name: make for names in found for name, make in names.items()}
+        self._heed_termination()
+        self._portal = self._resources.enter_context(Portal())
+        self._task = self._portal.start(self._main, others)
         self._task.on_done(self._feed.done)
 
-    async def _main(self) -> bytes | None:
-        async with self._make_provider() as provider:
-            await provider.check()
-            return await execute(self._run, provider, self._feed, self._host)
+    def _heed_termination(self) -> None:
+        """CI ends jobs by SIGTERM, which shall be as orderly as Ctrl-C."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)
+            self._resources.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+
+    async def _main(self, others: dict[str, Callable[[], Provider]]) -> bytes | None:
+        self._feed.phase(Phase("create"))
+        with boundary(self._run.name):
+            await reaper.at_start(self._host, others, self._tell)
+            async with inside.provided(self._make_provider, self._feed.phase) as provider:
+                await provider.check()
+                return await execute(self._run, provider, self._feed, self._host)
+
+    def _tell(self, text: str) -> None:
+        self._feed.phase(Phase("create", text, announce=True))
 
     def _next(self) -> Event:
         return self._feed.next(self._progress.tick)
@@ -230,19 +217,18 @@ class Mirror:
         session.items = list(tree.items)
         hook.pytest_collectreport(report=items.collected_report(tree.items))
         if deselected:
-            self._count_deselected(deselected)
+            self._count_deselected(session, deselected)
         hook.pytest_collection_modifyitems(
             session=session, config=self._config, items=session.items
         )
         hook.pytest_collection_finish(session=session)
         session.testscollected = len(session.items)
 
-    def _count_deselected(self, number: int) -> None:
+    def _count_deselected(self, session: pytest.Session, number: int) -> None:
         """The sandbox's own pytest left some out; count them as a direct run does."""
         if self._reporter is not None:
             self._reporter._numcollected += number
-        nobody: list[Any] = [None] * number
-        self._config.hook.pytest_deselected(items=nobody)
+        self._config.hook.pytest_deselected(items=[items.unnamed(session)] * number)
 
     def _handle(self, event: Event) -> None:
         hook = self._config.hook
@@ -317,8 +303,13 @@ class Mirror:
             self._exit = (str(error), error.exit_status)
             return
         if artifacts is not None and self._reporter is not None:
+            try:
+                text = self._on_artifacts(artifacts)
+            except (SandboxError, OSError) as error:
+                self._exit = (f"the artifacts cannot be kept: {error}", 31)
+                return
             self._reporter.write_line("")
-            self._reporter.write_line(self._on_artifacts(artifacts))
+            self._reporter.write_line(text)
 
     def _stop_session(self) -> None:
         """The run ended where tests were still expected: end the session, and say why."""
@@ -357,18 +348,23 @@ class Mirror:
         try:
             if self._task is not None and not self._over:
                 self._progress.phase(Phase("close"))
-                self._task.cancel()
+                self._task.cancel(self._progress.tick)
             self._resources.close()
         except KeyboardInterrupt:
+            if self._portal is not None:
+                self._portal.abandon()
             text = "sandbox left behind; `pytest --sandbox-reap` ends it"
             raise pytest.exit.Exception(text, returncode=2) from None
         finally:
-            self._progress_clear()
+            for event in self._feed.rest():
+                if isinstance(event, Phase) and event.announce:
+                    self._progress.phase(event)
+            self._progress.clear()
             self._run.workspace.close()
 
-    def _progress_clear(self) -> None:
-        if hasattr(self, "_progress"):
-            self._progress.clear()
+    def pytest_unconfigure(self) -> None:
+        # A session that was refused before it began has no end of its own.
+        self._run.workspace.close()
 
 
 def artifact_writer(folder: Path) -> Callable[[bytes], str]:

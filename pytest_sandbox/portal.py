@@ -5,17 +5,22 @@ Knows nothing of what is being run. Waiting is done so that Ctrl-C gets through 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 T = TypeVar("T")
+
+#: Seconds that ``abandon`` gives the loop's tasks to let go.
+_LETTING_GO = 3.0
 
 
 class Task(Generic[T]):
@@ -47,12 +52,16 @@ class Task(Generic[T]):
                 if self._future.done():
                     raise
 
-    def cancel(self) -> None:
-        """Cancel it, and wait until everything it has to undo is undone."""
+    def cancel(self, idle: Callable[[], None] = lambda: None) -> None:
+        """Cancel it, and wait until everything it has to undo is undone.
+
+        Args:
+            idle: called a few times a second meanwhile.
+        """
         # The future counts as cancelled at once; the event is set by the coroutine itself.
         self._future.cancel()
-        while not self._over.wait(0.5):
-            pass
+        while not self._over.wait(0.2):
+            idle()
 
 
 class Portal:
@@ -63,6 +72,7 @@ class Portal:
 
     def __enter__(self) -> Self:
         self._portal = self._context.__enter__()
+        self._loop = self._portal.call(asyncio.get_running_loop)
         return self
 
     def __exit__(
@@ -89,3 +99,21 @@ class Portal:
         except BaseException:
             task.cancel()
             raise
+
+    def abandon(self) -> None:
+        """Break off everything in the loop, clean-up that waits for something included.
+
+        The loop ends by it, so that no thread keeps the process; at worst after three seconds.
+        """
+        deadline = monotonic() + _LETTING_GO
+        while not self._loop.is_closed() and monotonic() < deadline:
+            try:
+                # Not by anyio's scopes: clean-up is shielded from those.
+                self._loop.call_soon_threadsafe(self._break_off)
+            except RuntimeError:
+                break  # closed meanwhile
+            threading.Event().wait(0.05)
+
+    def _break_off(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()

@@ -12,9 +12,6 @@ from _pytest.terminal import TerminalReporter
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.wire import printable
 
-#: Phases whose command is announced even in a log: they run code, and take long.
-_ANNOUNCED = ("set-up", "build")
-
 
 class Progress:
     """Shows phases through pytest's own terminal reporter."""
@@ -30,7 +27,7 @@ class Progress:
         """The run has come to ``phase``, or has a new line of it to show."""
         if self._phase is None or phase.name != self._phase.name or phase.announce:
             self._since = monotonic()
-            if phase.announce and phase.name in _ANNOUNCED and self._reporter is not None:
+            if phase.announce and self._reporter is not None:
                 self.clear()
                 self._reporter.write_line(f"sandbox {phase.name}: {printable(phase.detail)}")
         self._phase = phase

@@ -1,0 +1,58 @@
+"""Ends the sandboxes of dead sessions, as this machine's ledger knows them.
+
+Knows no pytest; whoever calls it says what is to be told, and to whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from pytest_sandbox import registry
+from pytest_sandbox.errors import SandboxError
+from pytest_sandbox.inside import Host
+from pytest_sandbox.wire import printable
+
+Say = Callable[[str], None]
+
+#: Seconds that a session's start gives to what others left; the rest waits for the next one.
+PATIENCE = 10.0
+
+
+async def reap_orphans(
+    host: Host, others: registry.Factories, say: Say, *, quiet: bool = False
+) -> int:
+    """End the sandboxes whose sessions are dead. Only those of this machine's ledger.
+
+    Args:
+        quiet: say nothing when there is nothing to end.
+
+    Returns:
+        0, or 1 when one could not be ended; ``say`` was told why.
+    """
+    orphans = host.ledger.orphans()
+    status = 0
+    for entry in orphans:
+        try:
+            async with registry.factory(entry.provider, others)() as provider:
+                await provider.reap(entry.name, entry.sandbox_id)
+        except (SandboxError, OSError) as error:
+            status = 1
+            text = printable(str(error), line=True)
+            say(f"{entry.name} ({entry.provider}) could not be ended: {text}")
+            continue
+        entry.close()
+        say(f"ended {entry.name} ({entry.provider}), which a dead session left behind")
+    if not orphans and not quiet:
+        say("nothing was left behind")
+    return status
+
+
+async def at_start(host: Host, others: registry.Factories, say: Say) -> None:
+    """``reap_orphans`` before something else, which its failures do not keep from starting."""
+    with anyio.move_on_after(PATIENCE):
+        try:
+            await reap_orphans(host, others, say, quiet=True)
+        except (SandboxError, OSError) as error:
+            say(f"what dead sessions left cannot be ended: {printable(str(error), line=True)}")
