@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
@@ -30,35 +31,42 @@ def extract(data: bytes, folder: Path) -> str:
     Only names and contents are taken: no links, modes, owners or times.
 
     Raises:
+        BadInput: the folder exists by now, or cannot be made.
         ProtocolError: not a tar, or a name that leads out of the folder.
     """
-    folder.mkdir(parents=True)
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"the folder for artifacts, {folder}: {error.strerror}") from None
     number = total = 0
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for member in tar:
-                if not member.isreg():
+                # A sparse file says itself how large it is, whatever was sent.
+                if not member.isreg() or member.issparse():
                     continue
                 number += 1
                 if number > _MAX_FILES:
                     raise ProtocolError(f"more than {_MAX_FILES} artifacts")
                 target = folder.joinpath(*_parts(member.name))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                file = tar.extractfile(member)
-                assert file is not None
+                content = tar.extractfile(member)
+                assert content is not None
                 with target.open("xb") as copy:
-                    total += copy.write(file.read())
-    except (tarfile.TarError, OSError, ValueError) as error:
+                    shutil.copyfileobj(content, copy)
+                    total += copy.tell()
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise ProtocolError(f"the artifacts cannot be unpacked: {error!r}") from None
     return f"sandbox: {number} artifacts, {total} bytes, in {folder}"
 
 
 def _parts(name: str) -> tuple[str, ...]:
     parts = PurePosixPath(name).parts
-    strange = any(
-        part in ("..", "/") or ":" in part or "\\" in part or not part.isprintable()
-        for part in parts
+    # Two slashes at the beginning are a root of their own, as POSIX has it.
+    strange = name.startswith("/") or any(
+        part == ".." or ":" in part or "\\" in part or not part.isprintable() for part in parts
     )
     if not parts or strange:
-        raise ProtocolError(f"an artifact's name is not acceptable: {name!r}")
+        raise ProtocolError(f"an artifact's name is not acceptable: {name!a}")
     return parts

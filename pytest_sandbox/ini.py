@@ -39,7 +39,7 @@ def sandbox_keys(reader: Reader) -> dict[str, Any]:
             continue
         try:
             found = _section(name, data.decode(), section)
-        except (ValueError, ParseError):
+        except (ValueError, ParseError, RecursionError):
             return {}
         if found is not None:
             return {key: value for key, value in found.items() if key.startswith("sandbox_")}
