@@ -114,6 +114,13 @@ class Tree:
         return made
 
 
+def unnamed(session: pytest.Session) -> RemoteItem:
+    """An item for what the sandbox's own pytest deselected, of which only the number is known."""
+    made: RemoteItem = RemoteItem.from_parent(session, name="(in the sandbox)", nodeid="")
+    made.kind, made.index, made._location = "Item", -1, ("", None, "")
+    return made
+
+
 class RemoteRepr(TerminalRepr):
     """A failure as the sandbox's pytest rendered it, with pytest's colours put back."""
 
