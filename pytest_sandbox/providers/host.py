@@ -35,6 +35,8 @@ from pytest_sandbox.provider import (
 #: How long output of descendants that outlive their command is still waited for.
 GRACE = 0.15
 _CHUNK = 1 << 16
+#: More than pipes and buffers hold: what comes after it was not written by the command itself.
+_LATE = 1 << 21
 _HAS_PROC = Path("/proc/self/stat").exists()
 #: Marks every process of one command, so that also those that left its tree are found.
 _MARK = "_SANDBOX_HOST_MARK"
@@ -175,23 +177,40 @@ class HostSandbox(Sandbox):
     async def _follow(self, process: anyio.abc.Process, command: Command, sink: Sink | None) -> int:
         failures: list[Exception] = []
         free = anyio.Lock()
+        exited = anyio.Event()
+        feeding = anyio.CancelScope()
+        waits: set[anyio.CancelScope] = set()
         async with anyio.create_task_group() as tasks:
 
             async def feed() -> None:
                 assert process.stdin is not None
                 try:
-                    if command.stdin:
-                        await process.stdin.send(command.stdin)
-                    await process.stdin.aclose()
+                    with feeding:
+                        if command.stdin:
+                            await process.stdin.send(command.stdin)
+                        await process.stdin.aclose()
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                     pass  # Not reading one's input is no error.
 
             async def pump(stream: Stream, source: anyio.abc.ByteReceiveStream) -> None:
-                while True:
-                    try:
-                        data = await source.receive(_CHUNK)
-                    except (anyio.EndOfStream, anyio.ClosedResourceError):
+                late = 0
+                while late < _LATE:
+                    # Once the command ended, a silence ends the reading: a descendant may
+                    # keep the pipe open for ever.
+                    with anyio.CancelScope() as waiting:
+                        if exited.is_set():
+                            waiting.deadline = anyio.current_time() + GRACE
+                        waits.add(waiting)
+                        try:
+                            data = await source.receive(_CHUNK)
+                        except (anyio.EndOfStream, anyio.ClosedResourceError):
+                            return
+                        finally:
+                            waits.discard(waiting)
+                    if waiting.cancelled_caught:
                         return
+                    if exited.is_set():
+                        late += len(data)
                     if sink is not None:
                         try:
                             async with free:
@@ -201,20 +220,16 @@ class HostSandbox(Sandbox):
                             tasks.cancel_scope.cancel()
                             return
 
-            async def pumps(scope: anyio.CancelScope) -> None:
-                assert process.stdout is not None
-                assert process.stderr is not None
-                with scope:
-                    async with anyio.create_task_group() as both:
-                        both.start_soon(pump, "stdout", process.stdout)
-                        both.start_soon(pump, "stderr", process.stderr)
-
-            reading = anyio.CancelScope()
+            assert process.stdout is not None
+            assert process.stderr is not None
             tasks.start_soon(feed)
-            tasks.start_soon(pumps, reading)
+            tasks.start_soon(pump, "stdout", process.stdout)
+            tasks.start_soon(pump, "stderr", process.stderr)
             status = await process.wait()
-            # A descendant may keep the pipes open for ever.
-            reading.deadline = anyio.current_time() + GRACE
+            exited.set()
+            feeding.cancel()
+            for waiting in waits:
+                waiting.deadline = anyio.current_time() + GRACE
         if failures:
             raise failures[0]
         return status

@@ -51,14 +51,14 @@ class Attacker:
 
     python: str
     script: Path
-    path: Path
+    path: str
     folder: Path
     uid: int
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(self.path),
+            "PYTHONPATH": self.path,
             "PYTHONDONTWRITEBYTECODE": "1",
             "ATTACK_CANARY": f"canary-{uuid.uuid4().hex}",
         }
@@ -149,16 +149,17 @@ def attacker(shared: tuple[Path, str]) -> Iterator[Callable[[str], Attacker]]:
         if uid != os.getuid():
             os.chown(own, uid, uid)
         if uid == os.getuid():
-            return Attacker(sys.executable, HERE / "attacks.py", _roots(), own, uid)
-        return Attacker(python, folder / "attacks.py", folder / "lib", own, uid)
+            return Attacker(sys.executable, HERE / "attacks.py", _here(), own, uid)
+        return Attacker(python, folder / "attacks.py", str(folder / "lib"), own, uid)
 
     yield make
     for own in made:
         shutil.rmtree(own)
 
 
-def _roots() -> Path:
-    return HERE.parent.parent
+def _here() -> str:
+    """The checkout, and wherever else this interpreter was told to look."""
+    return os.pathsep.join([str(HERE.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _matrix() -> list[object]:
