@@ -19,7 +19,9 @@ OFF = ("", "0", "off", "false", "no")
 
 #: Plugins of this process, by module, that would act a second time on what runs elsewhere. Each
 #: has its counterpart in the sandbox, where the target's environment has it.
-_TWICE = frozenset({"pytest_timeout", "pytest_randomly"})
+_TWICE = frozenset(
+    {"pytest_timeout", "pytest_randomly", "pytest_rerunfailures", "pytest_asyncio.plugin"}
+)
 
 
 def wanted(args: list[str], environ: Mapping[str, str]) -> bool:

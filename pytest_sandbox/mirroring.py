@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.capture import CaptureManager
 
 from pytest_sandbox import artifacts, assemble, guard, plan, registry, sides
 from pytest_sandbox.errors import BadInput
@@ -38,6 +39,10 @@ def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
     try:
         patch = None
         if early["patch"] is not None:
+            capture = config.pluginmanager.get_plugin("capturemanager")
+            if early["patch"] == "-" and isinstance(capture, CaptureManager):
+                # pytest has put /dev/null in place of standard input; back to the real one.
+                capture.suspend_global_capture(in_=True)
             patch = assemble.read_patch(early["patch"], directory)
         root = workspace.root or repo
         cwd = "" if named else plan.inside(root, directory.resolve(), "the current directory")
