@@ -665,6 +665,40 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+class Spool:
+    """The append-only file of frames, numbered; written by one supervisor."""
+
+    def __init__(self, control: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._fd = os.open(os.path.join(control, "spool"), flags, 0o644)
+        self._n = 0
+        self._size = 0
+        self._lines: list[str] = []
+        #: Bytes of frames a run may make.
+        self.limit = 1 << 30
+
+    def put(self, kind: str, fields: dict[str, Any]) -> None:
+        line = dumps({"n": self._n, "kind": kind, **fields})
+        limit = 400_000
+        while len(line) > LINE_LIMIT and limit > 100:
+            limit //= 2
+            line = dumps({"n": self._n, "kind": kind, **shrink(fields, limit)})
+        # The last words on the running test, and the end, have some room of their own.
+        room = {"end": float("inf"), "report": 1.1, "finish": 1.1}.get(kind, 1.0)
+        if self._size + len(line) > self.limit * room:
+            raise Over("output", None, "the results are larger than the limit of the run")
+        self._n += 1
+        self._size += len(line) + 1
+        self._lines.append(line + "\n")
+
+    def flush(self) -> None:
+        if self._lines:
+            data = memoryview("".join(self._lines).encode("ascii"))
+            self._lines.clear()
+            while data:
+                data = data[os.write(self._fd, data) :]
+
+
 class Supervisor:
     """Runs workers until every chosen test has its result; owns the control directory."""
 
@@ -675,17 +709,14 @@ class Supervisor:
         self._control = control
         if os.path.exists(os.path.join(control, "spool")):
             raise FileExistsError("a run was already started with this control directory")
-        # The spool exists before anything can fail, so that failing can be told.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         mark = os.path.join(control, "supervisor.pid")
         with open(mark + ".new", "w", encoding="ascii") as file:
             found = _stat(os.getpid())
             file.write(f"{os.getpid()} {found[2] if found else ''}")
         os.replace(mark + ".new", mark)
-        self._spool = os.open(os.path.join(control, "spool"), flags, 0o644)
-        self._n = 0
-        self._spooled = 0
-        self._buffer: list[str] = []
+        # It exists before anything can fail, so that failing can be told.
+        self._spool = Spool(control)
+        self._emit = self._spool.put
         self._plan: dict[str, Any] = {}
         self._schema = _schema()
         self._selector = selectors.DefaultSelector()
@@ -720,30 +751,6 @@ class Supervisor:
         self._output = 0
         self._oom: Any = None
 
-    # ------------------------------------------------ the spool
-
-    def _emit(self, kind: str, fields: dict[str, Any]) -> None:
-        line = dumps({"n": self._n, "kind": kind, **fields})
-        limit = 400_000
-        while len(line) > LINE_LIMIT and limit > 100:
-            limit //= 2
-            line = dumps({"n": self._n, "kind": kind, **shrink(fields, limit)})
-        if self._spooled + len(line) > self._plan.get("frame_limit", 1 << 30) and kind != "end":
-            if kind in ("report", "finish") and self._spooled < 1.1 * self._plan["frame_limit"]:
-                pass  # the last words on the running test
-            else:
-                raise Over("output", None, "the results are larger than the limit of the run")
-        self._n += 1
-        self._spooled += len(line) + 1
-        self._buffer.append(line + "\n")
-
-    def _flush(self) -> None:
-        if self._buffer:
-            data = memoryview("".join(self._buffer).encode("ascii"))
-            self._buffer.clear()
-            while data:
-                data = data[os.write(self._spool, data) :]
-
     # ------------------------------------------------ the run
 
     def main(self) -> None:
@@ -768,13 +775,14 @@ class Supervisor:
             message = cut(plain(end.message), 100_000)
             fields = {"reason": end.reason, "exitstatus": end.exitstatus, "message": message}
             self._emit("end", fields)
-            self._flush()
+            self._spool.flush()
 
     def _prepare(self) -> None:
         import selectors
 
         with open(os.path.join(self._control, "plan.json"), encoding="utf-8") as file:
             self._plan = {**DEFAULTS, **json.load(file)}
+        self._spool.limit = int(self._plan["frame_limit"])
         self._plan["text_limit"] = min(int(self._plan["text_limit"]), 1_000_000)
         with open(os.path.abspath(__file__), encoding="utf-8") as file:
             self._source = _worker_source(file.read())
@@ -854,7 +862,7 @@ class Supervisor:
                     self._outputs(worker)
                     return self._ended(worker)
                 self._poll()
-                self._flush()
+                self._spool.flush()
                 pause = 0.002 if busy or self._phase != "select" else min(pause * 1.5, 0.05)
                 if self._phase == "run" and 0 < busy < 16384:
                     # Tests that take a fraction of this come in batches: a tenth of the cost.
@@ -1308,25 +1316,6 @@ class Supervisor:
                 self._worker.status = status
                 self._worker.popen.returncode = status
 
-    def _below(self) -> list[int]:
-        """All living descendants, nearest first; empty without /proc."""
-        children: dict[int, list[int]] = {}
-        try:
-            pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        except OSError:
-            return []
-        for pid in pids:
-            found = _stat(pid)
-            if found is not None:
-                children.setdefault(found[0], []).append(-pid if found[1] in "ZX" else pid)
-        found_pids, queue = [], [os.getpid()]
-        while queue:
-            for pid in children.get(queue.pop(0), ()):
-                if pid > 0:
-                    found_pids.append(pid)
-                queue.append(abs(pid))
-        return found_pids
-
     def _kill(self) -> None:
         """End the worker and everything it started."""
         worker = self._worker
@@ -1339,7 +1328,7 @@ class Supervisor:
                     pass
         while monotonic() < deadline:
             self._reap()
-            left = self._below()
+            left = descendants()
             if not left and (worker is None or worker.status is not None):
                 return
             for pid in left:
@@ -1356,7 +1345,7 @@ class Supervisor:
             return ""
         pid = worker.pid
         if self._plan["demote"]:
-            pid = next((p for p in self._below() if _own_pid(p) == worker.own_pid), 0)
+            pid = next((p for p in descendants() if _own_pid(p) == worker.own_pid), 0)
         self._outputs_quietly(worker)
         try:
             if not pid:
@@ -1422,6 +1411,26 @@ def _worker_source(source: str) -> bytes:
     sections = re.split(r"^# -{64} (.*)\n", source, flags=re.MULTILINE)
     parts = dict(zip(sections[1::2], sections[2::2]))
     return (sections[0] + parts["texts"] + parts["the worker"]).encode()
+
+
+def descendants() -> list[int]:
+    """All living processes below this one, nearest first; empty without /proc."""
+    children: dict[int, list[int]] = {}
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    for pid in pids:
+        found = _stat(pid)
+        if found is not None:
+            children.setdefault(found[0], []).append(-pid if found[1] in "ZX" else pid)
+    found_pids, queue = [], [os.getpid()]
+    while queue:
+        for pid in children.get(queue.pop(0), ()):
+            if pid > 0:
+                found_pids.append(pid)
+            queue.append(abs(pid))
+    return found_pids
 
 
 def _own_pid(pid: int) -> int:
