@@ -1078,7 +1078,7 @@ class Supervisor:
         if len(line) > LINE_LIMIT:
             raise Nonsense("a line that is too long")
         try:
-            frame = json.loads(line.decode("ascii"), parse_constant=_constant)
+            frame = _loads(line.decode("ascii"))
             kind = frame.pop("kind")
             check = self._schema[kind]
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
@@ -1390,6 +1390,10 @@ def _sleep(seconds: float) -> None:
 
 def _constant(name: str) -> Any:
     raise ValueError(name)
+
+
+# json.loads() would make a decoder for every line.
+_loads = json.JSONDecoder(parse_constant=_constant).decode
 
 
 def _encodable(value: Any) -> bool:

@@ -14,6 +14,8 @@ from textwrap import dedent
 from time import monotonic
 from typing import TypeVar
 
+import pytest
+
 from pytest_sandbox import wire
 from tests.interpreters import environment
 
@@ -25,6 +27,14 @@ SAMPLE = (
     ("3.10", ("pytest==7.4.4",)),
     ("3.12", ("pytest>=8,<9",)),
     PYTEST_9,
+)
+
+#: The oldest and the newest pair; those between only in soak runs.
+EDGES = (
+    SAMPLE[0],
+    SAMPLE[3],
+    pytest.param(SAMPLE[1], marks=pytest.mark.soak),
+    pytest.param(SAMPLE[2], marks=pytest.mark.soak),
 )
 
 F = TypeVar("F")

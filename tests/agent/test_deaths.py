@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox import wire
-from tests.agent.support import SAMPLE, Story, agent_in, run_agent, write_tree
+from tests.agent.support import EDGES, Story, agent_in, run_agent, write_tree
 
 
 def message(story: Story, name: str, when: str = "call") -> str:
@@ -19,7 +19,7 @@ def message(story: Story, name: str, when: str = "call") -> str:
     return longrepr.text
 
 
-@pytest.mark.parametrize("pair", SAMPLE, ids=lambda pair: f"py{pair[0]}-{pair[1][0]}")
+@pytest.mark.parametrize("pair", EDGES, ids=lambda pair: f"py{pair[0]}-{pair[1][0]}")
 def test_a_crash_is_the_failure_of_one_test(
     tmp_path: Path, pair: tuple[str, tuple[str, ...]]
 ) -> None:
@@ -294,7 +294,7 @@ def test_no_descendant_outlives_the_run(tmp_path: Path) -> None:
     "code",
     [
         "threading.Thread(target=time.sleep, args=(1000,)).start()",
-        "atexit.register(time.sleep, 1000)",
+        pytest.param("atexit.register(time.sleep, 1000)", marks=pytest.mark.soak),
     ],
 )
 def test_a_process_that_does_not_end_is_ended(tmp_path: Path, code: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox import wire
-from tests.agent.support import SAMPLE, direct, run_agent
+from tests.agent.support import EDGES, direct, run_agent
 
 Pair = tuple[str, tuple[str, ...]]
 
@@ -61,7 +61,7 @@ SURROUNDINGS = """
 """
 
 
-@pytest.mark.parametrize("pair", SAMPLE, ids=lambda pair: f"py{pair[0]}-{pair[1][0]}")
+@pytest.mark.parametrize("pair", EDGES, ids=lambda pair: f"py{pair[0]}-{pair[1][0]}")
 def test_surroundings_are_those_of_a_direct_run(tmp_path: Path, pair: Pair) -> None:
     story = run_agent(
         tmp_path,

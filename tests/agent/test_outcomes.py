@@ -182,7 +182,15 @@ def test_every_outcome_on_every_pair(tmp_path: Path, pair: Pair) -> None:
     check(tmp_path, pair)
 
 
-@pytest.mark.parametrize("args", [["--tb=short"], ["--tb=native"], ["-l", "-vv"], ["--tb=long"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--tb=short"],
+        ["-l", "-vv"],
+        pytest.param(["--tb=native"], marks=pytest.mark.soak),
+        pytest.param(["--tb=long"], marks=pytest.mark.soak),
+    ],
+)
 def test_tracebacks_are_those_of_a_direct_run(tmp_path: Path, args: list[str]) -> None:
     story = run_agent(tmp_path, PROJECT, *args)
     told = unaddressed(direct(tmp_path, *args))
