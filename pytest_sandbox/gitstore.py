@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
+from pytest_sandbox import scratch
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.gitobjects import Batch, Missing, ObjectFormat, printable
 
@@ -92,7 +93,7 @@ class Store:
         self._git = git_executable()
         self._lock = threading.Lock()
         self._linked: list[Path] = []
-        self.path = Path(tempfile.mkdtemp(prefix="pytest-sandbox-git-", dir=parent))
+        self.path = scratch.make(parent)
         self.git_dir = self.path / "git"
         #: Where git looks for a work tree when it shall find none.
         self.empty = self.path / "empty"

@@ -12,6 +12,9 @@ from _pytest.terminal import TerminalReporter
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.wire import printable
 
+#: Phases that run commands; what others announce is a sentence.
+_COMMANDS = ("set-up", "build")
+
 
 class Progress:
     """Shows phases through pytest's own terminal reporter."""
@@ -29,7 +32,8 @@ class Progress:
             self._since = monotonic()
             if phase.announce and self._reporter is not None:
                 self.clear()
-                self._reporter.write_line(f"sandbox {phase.name}: {printable(phase.detail)}")
+                label = f"sandbox {phase.name}" if phase.name in _COMMANDS else "sandbox"
+                self._reporter.write_line(f"{label}: {printable(phase.detail)}")
         self._phase = phase
         self.tick()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import anyio.to_thread
 
-from pytest_sandbox import registry
+from pytest_sandbox import registry, scratch
 from pytest_sandbox.errors import SandboxError
 from pytest_sandbox.inside import Host
 from pytest_sandbox.wire import printable
@@ -23,7 +24,7 @@ PATIENCE = 10.0
 async def reap_orphans(
     host: Host, others: registry.Factories, say: Say, *, quiet: bool = False
 ) -> int:
-    """End the sandboxes whose sessions are dead. Only those of this machine's ledger.
+    """End the sandboxes whose sessions are dead, as the ledger has them, and remove their files.
 
     Args:
         quiet: say nothing when there is nothing to end.
@@ -31,6 +32,7 @@ async def reap_orphans(
     Returns:
         0, or 1 when one could not be ended; ``say`` was told why.
     """
+    await anyio.to_thread.run_sync(scratch.sweep)
     orphans = host.ledger.orphans()
     status = 0
     for entry in orphans:

@@ -28,7 +28,7 @@ LAYERS = (
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry"},
     {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
-    {"provider", "wire", "options"},
+    {"provider", "wire", "options", "scratch"},
     {"errors"},
 )
 #: The parts behind a module that others see: imported by it and by each other.
