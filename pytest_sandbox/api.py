@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,6 +22,10 @@ from pytest_sandbox.workspace import Workspace
 
 __all__ = ["RunResult", "async_run_tests", "run_tests"]
 
+#: What belongs to the command line only, or is an argument of its own.
+_OPTIONS = frozenset(assemble.OPTION_NAMES) - {"provider", "repo", "base", "patch", "artifact_dir"}
+
+T = TypeVar("T")
 OnPhase = Callable[[Phase], None]
 
 
@@ -47,7 +53,14 @@ def run_tests(
 
     Raises:
         SandboxError: see ``pytest_sandbox.errors``; bad input is refused before anything starts.
+        RuntimeError: an event loop is running in this thread already.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError("an event loop is running in this thread: await async_run_tests(...)")
     return anyio.run(
         lambda: async_run_tests(
             repo, patch=patch, base=base, args=args, provider=provider, on_phase=on_phase, **options
@@ -66,21 +79,19 @@ async def async_run_tests(
     **options: Any,
 ) -> RunResult:
     """``run_tests`` in the caller's own event loop; cancelling it ends the sandbox."""
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown:
+        raise BadInput(f"run_tests has no option {unknown[0]!r}")
+    resolve = assemble.resolver(lambda name: options.get(name), {}, {})
+    resolve({})
+    loaded = load_patch(patch, Path.cwd())
     if isinstance(provider, str):
         async with registry.factory(provider, {})() as opened:
             await opened.check()
-            return await async_run_tests(
-                repo, patch=patch, base=base, args=args, provider=opened, on_phase=on_phase,
-                **options,
-            )  # fmt: skip
-    resolve = assemble.resolver(lambda name: options.get(name), {}, {})
-    unknown = sorted(set(options) - set(assemble.OPTION_NAMES))
-    if unknown:
-        raise BadInput(f"run_tests has no option {unknown[0]!r}")
-    return await run_on(
-        provider, Path(repo), load_patch(patch, Path.cwd()), base, args, resolve, on_phase,
-        read_ini=True,
-    )  # fmt: skip
+            return await run_on(
+                opened, Path(repo), loaded, base, args, resolve, on_phase, read_ini=True
+            )
+    return await run_on(provider, Path(repo), loaded, base, args, resolve, on_phase, read_ini=True)
 
 
 async def run_on(
@@ -103,15 +114,47 @@ async def run_on(
             workspace, made, patch=patch, base=base, read_ini=read_ini, args=args, environ=environ
         )[0]
 
-    workspace = await anyio.to_thread.run_sync(lambda: Workspace.open(repo, exact=True))
+    workspace = None
+
+    def open_it() -> None:
+        nonlocal workspace
+        # Without a patch, a base makes the checkout the candidate.
+        untrusted = base is not None and patch is None
+        workspace = Workspace.open(repo, untrusted=untrusted, exact=True)
+
     try:
-        run = await anyio.to_thread.run_sync(prepare, workspace)
+        await _in_thread(open_it)
+        assert workspace is not None
+        run = await _in_thread(partial(prepare, workspace))
         recorder = Recorder(on_phase)
         artifacts = await execute(run, provider, recorder, assemble.host())
         return recorder.result(run.name, artifacts)
     finally:
+        if workspace is not None:
+            await _in_thread(workspace.close)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Call ``function`` in a thread; a cancel takes effect when it is through.
+
+    asyncio's own cancel goes through anyio's shields, and does not stop a thread, which would
+    then make what nobody removes.
+    """
+    result: list[T] = []
+    failed: list[Exception] = []
+
+    async def work() -> None:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(workspace.close)
+            try:
+                result.append(await anyio.to_thread.run_sync(function))
+            except Exception as error:  # noqa: BLE001 - raised again below, as it was
+                failed.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+    if failed:
+        raise failed[0]
+    return result[0]
 
 
 def load_patch(patch: str | bytes | Path | None, *folders: Path) -> tuple[str, bytes] | None:

@@ -25,7 +25,7 @@ _DROPPED = frozenset({"PYTHONSTARTUP", "PYTHONHOME", "PYTEST_PLUGINS"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run pytest on the repository in the current directory and return its exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
-    if any(arg in ("-c", "--config-file") or arg.startswith("--config-file=") for arg in given):
+    if any(arg.startswith(("-c", "--config-file")) for arg in given):
         sys.stderr.write(
             "ERROR: pytest-sandbox reads no configuration here, as it may be the checkout's. "
             "For the pytest in the sandbox: --sandbox-pytest-args '-c FILE'\n"
@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="pytest-sandbox-") as folder:
         ini = Path(folder, "pytest.ini")
         ini.write_text("[pytest]\n")
-        args = [
-            *("-c", str(ini)),
-            f"--rootdir={repo}",
+        before = [
             # Also where the loading of plugins is switched off: it keeps conftest.py out.
             *("-p", "pytest_sandbox"),
             # A link in the checkout could lead pytest's cache anywhere.
@@ -47,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         if not any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in given):
             # The value spares a first positional argument from being taken for it.
-            args.append("--sandbox=")
+            before.append("--sandbox=")
+        # Behind what was given, as the last one counts: -qcFILE is hard to see.
+        after = ["-c", str(ini), f"--rootdir={repo}"]
+        end = given.index("--") if "--" in given else len(given)
+        args = [*before, *given[:end], *after, *given[end:]]
         # A process of its own: this one may have been started with the checkout on sys.path
         # (python -m, an .egg-info in the current directory). -P keeps it out, -s the user's
         # site, and the environment must not bring either back.
         flags = ["-P"] if _in_user_site() else ["-P", "-s"]
-        return _run([sys.executable, *flags, "-m", "pytest", *args, *given], _environment(repo))
+        return _run([sys.executable, *flags, "-m", "pytest", *args], _environment(repo))
 
 
 def _environment(repo: Path) -> dict[str, str]:
