@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
@@ -69,6 +68,7 @@ class Mirror:
         self._task: Task[bytes | None] | None = None
         self._end: wire.End | None = None
         self._over = False
+        self._greeted = self._ready = False
         self._exit: tuple[str, int] | None = None
         self._reports: dict[int, list[wire.Report]] = {}
         self._finished: set[int] = set()
@@ -208,6 +208,7 @@ class Mirror:
                 tree.add(event)
             self._handle(event)
             if isinstance(event, wire.Ready):
+                self._ready = True
                 deselected = event.deselected
                 break
             if self._over:
@@ -256,13 +257,18 @@ class Mirror:
                 hook.pytest_warning_recorded.call_historic(kwargs=kwargs)
             case wire.Output() if self._reporter is not None:
                 self._progress.clear()
-                self._reporter._tw.write(event.text, flush=True)
+                # Past the writer, which does not see it in a direct run and measures each line.
+                self._reporter._tw._file.write(event.text)
+                self._reporter._tw.flush()
             case wire.InternalError():
                 raise RemoteInternalError(event.text)
             case wire.End():
                 self._end = event
 
     def _hello(self, hello: wire.Hello) -> None:
+        again, self._greeted = self._greeted, True
+        if again:
+            return  # a process that died was replaced; its test says so
         if self._config.option.verbose >= 0 and self._reporter is not None:
             self._progress.clear()
             self._reporter.write_line(
@@ -321,14 +327,15 @@ class Mirror:
             self._leave(f"{self._run.name}: the sandbox ended without a word", 31)
             return
         message = end.message.strip()
-        if end.reason == "usage":
+        if end.reason == "usage" and not self._ready:
             raise pytest.UsageError(f"pytest in the sandbox refused to start:\n{message}")
         texts = {
             "finished": ("the sandbox's session ended before all chosen tests had run", 1),
+            "usage": ("pytest in the sandbox broke down when its tests were over", 1),
             "exit": (message or "pytest.exit() in the sandbox", end.exitstatus or 2),
             "internalerror": ("internal error of pytest in the sandbox", 3),
             "died": ("the test process died too often, or outside of any test", 1),
-            "timeout": ("the run's time limit passed (--sandbox-timeout)", 1),
+            "timeout": ("a limit passed: --sandbox-timeout or --sandbox-collect-timeout", 1),
             "output": ("the tests wrote more output than a run may", 1),
             "stopped": ("stopped", 2),
             "supervisor": ("the supervisor in the sandbox failed", 31),
