@@ -98,6 +98,11 @@ class Session:
 
     def start(self, *args: str) -> None:
         """Start it; a second time with other arguments, on the same state."""
+        with open(self.home / "out", "wb") as out:
+            self.popen = self.launch(out.fileno(), *args)
+
+    def launch(self, output: int, *args: str) -> subprocess.Popen[bytes]:
+        """Start it with its output going to a descriptor."""
         here = Path(__file__).parent
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "COV_", "CI"))}
         env |= {
@@ -109,16 +114,15 @@ class Session:
             "TMPDIR": str(self.home / "tmp"),
             **self._variables,
         }
-        with open(self.home / "out", "wb") as out:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "pytest", *(args or self._args)],
-                cwd=self._repo,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", *(args or self._args)],
+            cwd=self._repo,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
     @property
     def output(self) -> str:
