@@ -427,7 +427,7 @@ def follow(control: str, offset: int) -> int:
     """Copy whole lines of the spool to stdout until the end frame; 3 if none will come."""
     from time import sleep
 
-    pause, checked, dead = 0.002, monotonic(), False
+    pause, checked, dead = 0.02, monotonic(), False
     pending = b""
     spool = -1
     while spool < 0:
@@ -442,7 +442,7 @@ def follow(control: str, offset: int) -> int:
     while True:
         data = os.read(spool, 1 << 20)
         if data:
-            pause = 0.002
+            pause = 0.02
             whole, newline, rest = data.rpartition(b"\n")
             if not newline:
                 pending += data
@@ -653,7 +653,8 @@ class Process:
 
 #: What of the plan a worker gets to know.
 WORKER_PLAN = (
-    "args", "cwd", "workspace", "ini_keys", "block", "packages", "text_limit", "columns"
+    "args", "cwd", "workspace", "ini_keys", "block", "packages", "text_limit", "columns",
+    "cache",
 )  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {
@@ -771,6 +772,11 @@ class Supervisor:
         self._phase = "stop"
         try:
             self._kill()
+            if "cache" in self._plan:
+                import shutil
+
+                # A worker that was killed could not; it follows no links.
+                shutil.rmtree(self._plan["cache"], ignore_errors=True)
         finally:
             message = cut(plain(end.message), 100_000)
             fields = {"reason": end.reason, "exitstatus": end.exitstatus, "message": message}
@@ -783,6 +789,9 @@ class Supervisor:
         with open(os.path.join(self._control, "plan.json"), encoding="utf-8") as file:
             self._plan = {**DEFAULTS, **json.load(file)}
         self._spool.limit = int(self._plan["frame_limit"])
+        # One for all workers of the run, and of no use to anybody else.
+        tmp = self._plan["env"].get("TMPDIR") or "/tmp"
+        self._plan["cache"] = os.path.join(tmp, f"pytest-sandbox-cache-{os.urandom(8).hex()}")
         self._plan["text_limit"] = min(int(self._plan["text_limit"]), 1_000_000)
         with open(os.path.abspath(__file__), encoding="utf-8") as file:
             self._source = _worker_source(file.read())
@@ -1529,9 +1538,8 @@ def worker() -> None:
         channel.flush()
         sys.exit(4)
     import shutil
-    import tempfile
 
-    cache = tempfile.mkdtemp(prefix="pytest-sandbox-cache-")
+    cache = plan["cache"]
     args = [part for name in plan["block"] for part in ("-p", f"no:{name}")]
     args += ["-o", f"cache_dir={cache}", *plan["args"]]
     sys.argv[1:] = plan["args"]

@@ -501,3 +501,23 @@ def test_workers_in_a_pid_namespace_are_stopped_and_understood(tmp_path: Path) -
     }
     assert "in test_hang" in message(story, "test_hang").split("Stacks")[1]
     assert "SIGABRT" in message(story, "test_crash")
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
+    files = {
+        "test_it.py": """
+            import os
+            def test_crash(cache):
+                cache.set("a/b", 1)
+                os._exit(1)
+            def test_after(cache):
+                assert cache.get("a/b", None) == 1
+            def test_last(cache): os._exit(1)
+        """
+    }
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    story = run_agent(tmp_path, files, env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp)})
+    assert story.outcomes["test_after"] == "..."
+    assert list(tmp.iterdir()) == []
+    assert not (tmp_path / "repo" / ".pytest_cache").exists()

@@ -93,7 +93,15 @@ COLLECTION = {
     "test_skipped.py": "import pytest\npytest.skip('not here', allow_module_level=True)\n",
 }
 EXIT = {"test_exit.py": "import pytest\ndef test_exit(): pytest.exit('enough', 7)\n"}
-LIVE = {"test_live.py": "def test_live(): print('seen at once')\n"}
+LIVE = {
+    # Output and frames come through two pipes; the pause makes their order certain.
+    "test_live.py": """
+        import time
+        def test_live():
+            print("seen at once")
+            time.sleep(0.5)
+    """
+}
 
 RUNS: dict[str, tuple[dict[str, str], list[str], dict[str, object]]] = {
     "outcomes": (OUTCOMES, [], {}),
