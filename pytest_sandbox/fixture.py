@@ -69,8 +69,7 @@ class SandboxFixture:
         self._session = session
         self._request = request
         config = request.config
-        marker = request.node.get_closest_marker("sandbox")
-        self._marker: Mapping[str, Any] = marker.kwargs if marker else {}
+        self._marker = _marker(request.node)
         self._ini = {
             f"sandbox_{name}": value
             for name, value in ((name, _ini(config, name)) for name in assemble.OPTION_NAMES)
@@ -131,7 +130,7 @@ class SandboxFixture:
             _run, self.provider, found, content, base, tuple(args), self._resolve
         )
         if not run.passed:
-            self._request.node.add_report_section("call", f"sandbox {run!r}", run.report())
+            self._request.node.add_report_section("call", "sandbox", f"{run!r}\n{run.report()}\n")
         return run
 
     def exec(
@@ -144,6 +143,8 @@ class SandboxFixture:
         timeout: float | None = None,
     ) -> Process:
         """Run a program in the plain sandbox, as untrusted code runs there.
+
+        "python" is the sandbox's interpreter, also where it is only installed as python3.
 
         Args:
             cwd: absolute; the sandbox's writable root when None.
@@ -159,7 +160,7 @@ class SandboxFixture:
             output[stream] += data
 
         command = Command(
-            argv=(*sandbox.demote, *args),
+            argv=(*sandbox.demote, *self._program(args)),
             cwd=cwd,
             env={"PATH": self._path, **dict(assemble.variables(self._options["env"], os.environ)),
                  **(env or {})},
@@ -184,6 +185,11 @@ class SandboxFixture:
 
         return self._session.portal.run(read)
 
+    def _program(self, args: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(args, str):
+            raise TypeError("a list of arguments, not one string: no shell takes it apart")
+        return (self._python, *args[1:]) if args[:1] in (["python"], ("python",)) else tuple(args)
+
     def _absolute(self, path: str) -> str:
         return path if path.startswith("/") else f"{self._sandbox().root}/{path}"
 
@@ -192,6 +198,7 @@ class SandboxFixture:
         if self._plain is None:
             options = self._options
             interpreter = find_interpreter(options["python"])
+            self._python = str(interpreter.path)
             self._path = f"{Path(interpreter.path).parent}:/usr/local/bin:/usr/bin:/bin"
             limits = assemble.limits(options)
             spec = SandboxSpec(
@@ -223,6 +230,19 @@ async def _run(
     return await run_on(
         provider, repo, patch, base, args, resolve_with, lambda phase: None, read_ini=False
     )
+
+
+def _marker(node: pytest.Item) -> Mapping[str, Any]:
+    """What the test's markers say together; the one nearest to it has the last word."""
+    found: dict[str, Any] = {}
+    for marker in reversed(list(node.iter_markers("sandbox"))):
+        if marker.args:
+            raise BadInput(
+                f"{node.nodeid}: @pytest.mark.sandbox takes keyword arguments only, such as "
+                f"provider='local'; not {marker.args[0]!r}"
+            )
+        found.update(marker.kwargs)
+    return found
 
 
 def _ini(config: pytest.Config, name: str) -> Any:

@@ -5,7 +5,9 @@ Works on pytest's own configuration while it is being made. Knows nothing of san
 
 from __future__ import annotations
 
+import argparse
 import copy
+import inspect
 import itertools
 import shlex
 from collections.abc import Container, Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.config.findpaths import determine_setup
 
 #: Values of PYTEST_SANDBOX that say no.
 OFF = ("", "0", "off", "false", "no")
@@ -84,8 +87,7 @@ def set_aside(
         "go through --sandbox-pytest-args '--option=value'"
     )
     config._inipath = None
-    if repo is not None:
-        config._rootpath = repo
+    config._rootpath = _rootdir(config, known) if repo is None else repo
     return notes
 
 
@@ -93,6 +95,23 @@ def _ini(config: pytest.Config) -> dict[str, Any]:
     # pytest 9 keeps it privately and hands out a copy that warns.
     found = config.__dict__.get("_inicfg")
     return config.inicfg if found is None else found  # type: ignore[return-value]
+
+
+def _rootdir(config: pytest.Config, known: argparse.Namespace) -> Path:
+    """The rootdir by the whole command line.
+
+    pytest's own was found before any plugin's options were known, so it took the PATH of
+    ``--sandbox-venv PATH`` for a file of tests.
+    """
+    given: dict[str, Any] = {
+        "inifile": known.inifilename,
+        "args": known.file_or_dir,
+        "rootdir_cmd_arg": known.rootdir or None,
+        "invocation_dir": config.invocation_params.dir,
+    }
+    if "override_ini" in inspect.signature(determine_setup).parameters:  # since pytest 9
+        given["override_ini"] = None
+    return determine_setup(**given)[0]
 
 
 def _overrides(config: pytest.Config, given: list[str] | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
         if run.artifacts:
             artifacts.check_folder(folder)
             _no_link_out(root, folder, "--sandbox-artifact-dir")
+        for place in _links(Path(config.rootpath, _cache_dir(config))):
+            _no_link_out(root, place, "-o cache_dir, pytest's cache in")
         if getattr(option, "xmlpath", None):
             _no_link_out(root, Path(directory, option.xmlpath), "--junitxml")
         provider = registry.factory(options["provider"], others)
@@ -118,6 +121,23 @@ def _target(argument: str, root: Path, cwd: Path) -> str:
         return argument
     plan.inside(root, Path(os.path.normpath(path)), "the argument")
     return os.path.relpath(path, cwd) + separator + rest
+
+
+def _cache_dir(config: pytest.Config) -> str:
+    try:
+        return str(config.getini("cache_dir"))
+    except ValueError:  # -p no:cacheprovider
+        return ".pytest_cache"
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    """Symbolic links at and below ``folder``, where a checkout can bring a cache of its own."""
+    if folder.is_symlink():
+        yield folder
+    for top, folders, files in os.walk(folder):
+        yield from (
+            Path(top, name) for name in (*folders, *files) if os.path.islink(f"{top}/{name}")
+        )
 
 
 def _no_link_out(root: Path, path: Path, option: str) -> None:

@@ -416,6 +416,24 @@ def test_the_ini_of_the_folder_one_is_in_is_not_the_targets(
     assert plan(provider)["run_timeout"] == 420
 
 
+@pytest.mark.parametrize("option", ["--sandbox-patch", "--sandbox-artifact-dir", "--sandbox-repo"])
+def test_the_value_of_an_option_does_not_make_the_rootdir(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory, option: str
+) -> None:
+    """pytest looks for it in all arguments before it knows which of them are values."""
+    value = tmp_path_factory.mktemp("elsewhere") / "fix.diff"
+    value.write_text(NEW_TEST)
+    if option == "--sandbox-repo":
+        value = stage.pytester.path
+    provider = fake()
+    result = run(stage, provider, "--sandbox=fake", option, str(value), "-v", "-rA")
+    result.stdout.fnmatch_lines([
+        f"rootdir: {stage.pytester.path}",
+        "test_a.py::test_a PASSED*",
+        "PASSED test_a.py::test_a",
+    ])  # fmt: skip
+
+
 def test_a_bare_repository_needs_a_base(stage: Stage, tmp_path_factory: Any) -> None:
     bare = tmp_path_factory.mktemp("bare") / "project.git"
     git(stage.pytester.path, "clone", "-q", "--bare", ".", str(bare))
