@@ -12,9 +12,9 @@ from typing import Any
 
 import anyio
 import msgspec
+import pytest
 
 from pytest_sandbox import wire
-from pytest_sandbox.conformance import ProviderConformance
 from pytest_sandbox.errors import SandboxLost
 from pytest_sandbox.provider import (
     Capabilities,
@@ -24,6 +24,10 @@ from pytest_sandbox.provider import (
     SandboxSpec,
     Sink,
 )
+
+# Before the import: a failing contract shall show what was sent and what came.
+pytest.register_assert_rewrite("pytest_sandbox.conformance")
+from pytest_sandbox.conformance import ProviderConformance  # noqa: E402
 
 __all__ = ["FakeProvider", "FakeSandbox", "ProviderConformance", "encode"]
 

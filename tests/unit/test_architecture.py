@@ -31,23 +31,6 @@ LAYERS = (
     {"provider", "wire", "options", "scratch"},
     {"errors"},
 )
-#: The parts behind a module that others see: imported by it and by each other.
-PARTS = {
-    "workspace": {
-        "archives",
-        "checkout",
-        "disk",
-        "gitobjects",
-        "gitstore",
-        "history",
-        "judge",
-        "patches",
-        "patchtext",
-        "pointers",
-        "trees",
-    },
-    "conformance": {"conformance_base", "conformance_isolation"},
-}
 
 
 def name(path: Path) -> str:
@@ -114,14 +97,18 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_every_module_has_a_place() -> None:
-    placed = set().union(*LAYERS, *PARTS.values()) | {"", "agent", "registry"}
-    loose = {
-        name(path)
-        for path in MODULES
-        if not name(path).startswith(("providers", "agent")) and name(path) != "__init__"
-    }
-    known = placed | {m for m in loose if any(m in parts for parts in PARTS.values())}
-    assert loose <= known | {"."}, loose - known
+    placed = set().union(*LAYERS) | {"__init__", "agent", "providers"}
+    assert {name(path).split("/")[0] for path in MODULES} == placed
+
+
+def test_the_parts_of_a_package_are_its_own() -> None:
+    """Others see ``workspace``, not the modules behind it."""
+    for path in MODULES:
+        package = name(path).split("/")[0]
+        for module in own(imports(path)):
+            first, _, part = module.partition(".")
+            if part and first != "providers":
+                assert first == package, f"{name(path)} imports {module}"
 
 
 def test_nothing_imports_a_provider() -> None:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox.errors import BadInput, PatchError, PatchOutcome
-from pytest_sandbox.gitobjects import printable
-from pytest_sandbox.patches import TOLERANCES, Tolerance
 from pytest_sandbox.workspace import Tree, Workspace
+from pytest_sandbox.workspace.gitobjects import printable
+from pytest_sandbox.workspace.patches import TOLERANCES, Tolerance
 from tests.unit.gitrepo import Repo, fingerprint
 
 LINES = b"".join(b"line %d\n" % n for n in range(1, 13))

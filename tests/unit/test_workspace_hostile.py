@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_sandbox import checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.workspace import Workspace
+from pytest_sandbox.workspace import Workspace, checkout
 from tests.unit.gitrepo import ENV, Repo, fingerprint, git, unpack
 
 MISNAMED = r"other content|parsed|damaged"

@@ -11,10 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pytest_sandbox import judge, patchtext, trees
 from pytest_sandbox.errors import BadInput, PatchError
-from pytest_sandbox.gitobjects import EXECUTABLE, FILE, GITLINK, Change, Entry, printable, quoted
-from pytest_sandbox.gitstore import Output, Store
+from pytest_sandbox.workspace import judge, patchtext, trees
+from pytest_sandbox.workspace.gitobjects import (
+    EXECUTABLE,
+    FILE,
+    GITLINK,
+    Change,
+    Entry,
+    printable,
+    quoted,
+)
+from pytest_sandbox.workspace.gitstore import Output, Store
 
 Tolerance = Literal["strict", "crlf", "whitespace", "recount", "fuzz", "3way"]
 

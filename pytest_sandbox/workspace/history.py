@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_sandbox.archives import NO_TIME, Archive
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import Batch, Damaged
-from pytest_sandbox.gitstore import Store
+from pytest_sandbox.workspace.archives import NO_TIME, Archive
+from pytest_sandbox.workspace.gitobjects import Batch, Damaged
+from pytest_sandbox.workspace.gitstore import Store
 
 #: Commits put between the nearest tag and the base, so that their number stays true.
 MAX_DISTANCE: Final = 10_000

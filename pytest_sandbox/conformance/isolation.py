@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.conformance_base import MIB, ConformancePart, Output, Within
+from pytest_sandbox.conformance.base import MIB, ConformancePart, Output, Within
 from pytest_sandbox.errors import NothingDone, Unsupported
 from pytest_sandbox.provider import Command, Provider, Sandbox
 

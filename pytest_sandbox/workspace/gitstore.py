@@ -21,7 +21,7 @@ from typing import IO, Final
 
 from pytest_sandbox import scratch
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import Batch, Missing, ObjectFormat, printable
+from pytest_sandbox.workspace.gitobjects import Batch, Missing, ObjectFormat, printable
 
 # Whatever a repository's own .gitattributes say, bytes are taken as they are.
 _ATTRIBUTES: Final = "* -text -eol -ident -filter -working-tree-encoding -whitespace !merge\n"

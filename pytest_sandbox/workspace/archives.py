@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from pytest_sandbox.gitobjects import CHUNK, EXECUTABLE, GITLINK, SYMLINK, Entry
-from pytest_sandbox.gitstore import Store
+from pytest_sandbox.workspace.gitobjects import CHUNK, EXECUTABLE, GITLINK, SYMLINK, Entry
+from pytest_sandbox.workspace.gitstore import Store
 
 #: Member of a delta archive: paths to delete, each followed by NUL.
 DELETED: Final = ".pytest-sandbox-deleted"

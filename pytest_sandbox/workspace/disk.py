@@ -15,11 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from pytest_sandbox import checkout
-from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import CHUNK, EXECUTABLE, FILE, GITLINK, SYMLINK, Entry, quoted
-from pytest_sandbox.gitstore import Store, Writer
+from pytest_sandbox.workspace import checkout
+from pytest_sandbox.workspace.checkout import Checkout
+from pytest_sandbox.workspace.gitobjects import (
+    CHUNK,
+    EXECUTABLE,
+    FILE,
+    GITLINK,
+    SYMLINK,
+    Entry,
+    quoted,
+)
+from pytest_sandbox.workspace.gitstore import Store, Writer
 
 # What is no part of any project, and differs from run to run or works on this machine only.
 _NEVER: Final = b".hg/\n.svn/\n.bzr/\nCVS/\n_darcs/\n__pycache__/\n*.pyc\n"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pytest_sandbox.errors import PatchError
-from pytest_sandbox.gitobjects import quoted
+from pytest_sandbox.workspace.gitobjects import quoted
 
 MAX_PATCH: Final = 50 << 20
 MAX_FILE: Final = 100 << 20

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import ObjectFormat, printable, quoted
-from pytest_sandbox.gitstore import git_executable
+from pytest_sandbox.workspace.gitobjects import ObjectFormat, printable, quoted
+from pytest_sandbox.workspace.gitstore import git_executable
 
 _OID: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 # git check-ref-format, as far as it matters for a line of packed-refs.

@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from pytest_sandbox import checkout, trees
-from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import CHUNK, GITLINK, SYMLINK, Entry, Missing, printable, quoted
-from pytest_sandbox.gitstore import Store
+from pytest_sandbox.workspace import checkout, trees
+from pytest_sandbox.workspace.checkout import Checkout
+from pytest_sandbox.workspace.gitobjects import (
+    CHUNK,
+    GITLINK,
+    SYMLINK,
+    Entry,
+    Missing,
+    printable,
+    quoted,
+)
+from pytest_sandbox.workspace.gitstore import Store
 
 _POINTER: Final = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-\d[^\n]*\n)*"

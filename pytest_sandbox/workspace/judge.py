@@ -9,11 +9,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pytest_sandbox import pointers, trees
 from pytest_sandbox.errors import PatchError
-from pytest_sandbox.gitobjects import GITLINK, SYMLINK, Change, Entry, quoted
-from pytest_sandbox.gitstore import Store
-from pytest_sandbox.patchtext import MAX_FILE, MAX_TOTAL
+from pytest_sandbox.workspace import pointers, trees
+from pytest_sandbox.workspace.gitobjects import GITLINK, SYMLINK, Change, Entry, quoted
+from pytest_sandbox.workspace.gitstore import Store
+from pytest_sandbox.workspace.patchtext import MAX_FILE, MAX_TOTAL
 
 MAX_CHANGED: Final = 100_000
 MAX_PATH: Final = 4096

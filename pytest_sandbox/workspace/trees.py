@@ -8,8 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import DIRECTORY, Batch, Change, Damaged, Entry, printable, quoted
-from pytest_sandbox.gitstore import Store
+from pytest_sandbox.workspace.gitobjects import (
+    DIRECTORY,
+    Batch,
+    Change,
+    Damaged,
+    Entry,
+    printable,
+    quoted,
+)
+from pytest_sandbox.workspace.gitstore import Store
 
 #: Paths one tree may hold, and how deep: beyond it a tree is an attack on our memory.
 MAX_FILES = 2_000_000

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pytest_sandbox import checkout, disk, history, patches, pointers, trees
-from pytest_sandbox.archives import DELETED, NO_TIME, Archive, gather
-from pytest_sandbox.checkout import Checkout
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.gitobjects import SYMLINK, Entry, Missing, printable, quoted
-from pytest_sandbox.gitstore import Store
-from pytest_sandbox.patches import Tolerance
+from pytest_sandbox.workspace import checkout, disk, history, patches, pointers, trees
+from pytest_sandbox.workspace.archives import DELETED, NO_TIME, Archive, gather
+from pytest_sandbox.workspace.checkout import Checkout
+from pytest_sandbox.workspace.gitobjects import SYMLINK, Entry, Missing, printable, quoted
+from pytest_sandbox.workspace.gitstore import Store
+from pytest_sandbox.workspace.patches import Tolerance
 
 History = Literal["none", "tag", "full"]
 
@@ -269,8 +269,9 @@ class Workspace:
             with store.batch() as batch:
                 base = history.read_commit(batch, tree.commit)
         archive = Archive(base.time if base else NO_TIME)
-        gone = set(replacing) - {entry.path for entry in self.files(tree)} if replacing else ()
-        yield from archive.data(DELETED, b"".join(path + b"\0" for path in sorted(gone)))
+        if replacing:
+            gone = set(replacing) - {entry.path for entry in self.files(tree)}
+            yield from archive.data(DELETED, b"".join(path + b"\0" for path in sorted(gone)))
         yield from archive.files(store, trees.walk(store, self._resolve(tree)))
         if kind != "none" and self._found is not None:
             head = self._resolve(Tree(base.tree, tree.commit, tree.label) if base else tree)

@@ -14,8 +14,8 @@ from typing import Any
 import anyio
 import pytest
 
-from pytest_sandbox.conformance_base import DAEMON, FAMILY, MIB, Output, Within, noise
-from pytest_sandbox.conformance_isolation import IsolationConformance
+from pytest_sandbox.conformance.base import DAEMON, FAMILY, MIB, Output, Within, noise
+from pytest_sandbox.conformance.isolation import IsolationConformance
 from pytest_sandbox.errors import CommandTimeout, SandboxLost
 from pytest_sandbox.provider import Command, Provider, Sandbox, Stream
 
