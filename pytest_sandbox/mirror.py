@@ -314,7 +314,7 @@ class Mirror:
             except (SandboxError, OSError) as error:
                 self._exit = (f"the artifacts cannot be kept: {error}", 31)
                 return
-            self._reporter.write_line("")
+            self._progress.clear()
             self._reporter.write_line(text)
 
     def _stop_session(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from _pytest._io.wcwidth import wcswidth
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox.consumer import Phase
@@ -14,6 +15,8 @@ from pytest_sandbox.wire import printable
 
 #: Phases that run commands; what others announce is a sentence.
 _COMMANDS = ("set-up", "build")
+#: Seconds for which pytest's line of results stays the last one on the screen.
+_PATIENCE = 0.5
 
 
 class Progress:
@@ -43,10 +46,15 @@ class Progress:
             return
         assert self._reporter is not None
         elapsed = monotonic() - self._since
-        detail = "" if self._phase.announce else self._phase.detail
+        if self._reporter.currentfspath is not None and not self._shown:
+            # A line of results ends here: it is left alone unless this takes long.
+            if elapsed < _PATIENCE:
+                return
+            self._reporter.ensure_newline()
+        detail = "" if self._phase.announce else self._phase.detail.replace("\t", " ")
         line = f"sandbox: {self._phase.name} {elapsed:.0f} s {detail}"
         width = self._reporter._tw.fullwidth - 1
-        self._reporter.rewrite(line[:width], erase=True)
+        self._reporter.rewrite(_cut(line, width), erase=True)
         self._shown = True
 
     def clear(self) -> None:
@@ -55,3 +63,11 @@ class Progress:
             self._reporter.rewrite("", erase=True)
             self._reporter._tw.write("\r")
             self._shown = False
+
+
+def _cut(line: str, width: int) -> str:
+    """As much of ``line`` as fits: a line that wraps cannot be taken back."""
+    line = line[:width]
+    while wcswidth(line) > width:
+        line = line[:-1]
+    return line

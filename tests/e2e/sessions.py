@@ -101,8 +101,8 @@ class Session:
         with open(self.home / "out", "wb") as out:
             self.popen = self.launch(out.fileno(), *args)
 
-    def launch(self, output: int, *args: str) -> subprocess.Popen[bytes]:
-        """Start it with its output going to a descriptor."""
+    def launch(self, output: int, *args: str, errors: int = -1) -> subprocess.Popen[bytes]:
+        """Start it with its output, and its errors if they are to go elsewhere, to descriptors."""
         here = Path(__file__).parent
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "COV_", "CI"))}
         env |= {
@@ -120,7 +120,7 @@ class Session:
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=output,
+            stderr=output if errors < 0 else errors,
             start_new_session=True,
         )
 

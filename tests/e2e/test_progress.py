@@ -19,10 +19,11 @@ from tests.e2e.test_lifecycle import staged
 
 
 def watch(session: Session, seconds: float, *, interrupt: str) -> str:
-    """Run on a terminal of 60 columns; Ctrl-C once ``interrupt`` was on the screen that long."""
+    """Run on a terminal of 60 columns; Ctrl-C so many seconds after it told of ``interrupt``."""
     ours, theirs = pty.openpty()
     subprocess.run(["stty", "cols", "60", "rows", "24"], stdin=theirs, check=True)
-    popen = session.launch(theirs)
+    with open(session.home / "out", "wb") as errors:
+        popen = session.launch(theirs, errors=errors.fileno())
     os.close(theirs)
     text = ""
     due = 0.0
@@ -38,7 +39,7 @@ def watch(session: Session, seconds: float, *, interrupt: str) -> str:
             if not data:
                 break
             text += data.decode(errors="replace")
-        if interrupt in text and not due:
+        if interrupt in session.output and not due:
             due = time.monotonic() + seconds
         if due and time.monotonic() > due:
             popen.send_signal(signal.SIGINT)
@@ -59,7 +60,8 @@ def test_a_phase_is_shown_with_its_time_and_goes_away(stage: str, tmp_path: Path
     shown = f"sandbox: {STAGES[stage]}"
     assert re.search(rf"\r{shown} 1 s", text), repr(text)
     # Nothing is wider than the screen, or the line could not be taken back.
-    drawn = [part.split("\x1b")[0] for part in re.findall(r"\r(sandbox: [^\r\n]*)", text)]
+    drawn = re.findall(r"\r(sandbox: [\w-]+ \d+ s[^\r\n\x1b]*)", text)
+    assert drawn
     assert all(len(part) < 60 for part in drawn)
     assert screen(text).count(shown) == 0, screen(text)
     assert "KeyboardInterrupt" in screen(text)
@@ -69,8 +71,7 @@ def test_a_phase_is_shown_with_its_time_and_goes_away(stage: str, tmp_path: Path
 def test_nothing_is_drawn_while_tests_run(tmp_path: Path) -> None:
     session = staged("run", tmp_path)
     text = watch(session, 1.0, interrupt="<at run>")
-    after = text.split("collected 2 items")[1].split("<at run>")[1]
-    assert "sandbox: run" not in after
+    assert "sandbox: " not in text.split("collected 2 items")[1].split("sandbox: close")[0]
     assert "1 passed" in screen(text)
 
 
@@ -82,7 +83,22 @@ def test_a_log_has_no_progress(tmp_path: Path, quiet: bool) -> None:
         assert "\x1b" not in session.output
         assert not [x for x in session.output.splitlines() if x.startswith("sandbox: create")]
         if quiet:
-            assert "sandbox" not in session.output
+            assert "sandbox: Python" not in session.output
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_results_stay_on_the_screen(tmp_path: Path, verbose: bool) -> None:
+    session = staged("none", tmp_path, *(["-v"] if verbose else []))
+    text = screen(watch(session, 0, interrupt="nothing"))
+    assert ("test_a.py::test_two PASSED" if verbose else "test_a.py ..") in text, text
+    assert "sandbox: close" not in text
+
+
+def test_results_stay_on_the_screen_when_closing_is_slow(tmp_path: Path) -> None:
+    text = watch(staged("slow close", tmp_path), 0, interrupt="nothing")
+    assert "\rsandbox: close 1 s" in text
+    assert "test_a.py .." in screen(text)
+    assert "sandbox: close" not in screen(text)
 
 
 def test_quiet_on_a_terminal(tmp_path: Path) -> None:
