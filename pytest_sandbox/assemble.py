@@ -88,7 +88,13 @@ def make_run(
     """
     trusted, candidate = _trees(workspace, patch is not None, base)
     files = TreeFiles(workspace, trusted)
-    options = resolve_with(ini.sandbox_keys(files) if read_ini else {})
+    keys = ini.sandbox_keys(files) if read_ini else {}
+    options = resolve_with(keys)
+    if os.sep in str(keys.get("sandbox_python", "")):
+        raise BadInput(
+            "the repository's ini sets sandbox_python to a path; an ini can name a version such "
+            "as 3.12 only, as a Python at a path of its choice would be run on this machine"
+        )
     if patch is not None:
         name, content = patch
         applied = workspace.apply(trusted, content, name=name, tolerance=options["patch_tolerance"])
@@ -100,7 +106,9 @@ def make_run(
         workspace=workspace,
         base=trusted,
         candidate=candidate,
-        environment=_environment(options, files, trusted, directory or Path.cwd(), environ),
+        environment=_environment(
+            options, files, trusted, directory or Path.cwd(), environ, workspace.root
+        ),
         args=(*args, *shlex.split(options["pytest_args"])),
         cwd=cwd,
         build=options["build"],
@@ -141,17 +149,18 @@ def _environment(
     tree: Tree,
     directory: Path,
     environ: Mapping[str, str],
+    checkout: Path | None,
 ) -> plan.Environment:
     setup = environment.detect(files, commands=options["setup"], inputs=options["setup_inputs"])
     secrets = dict(variables(options["setup_secret"], environ))
     if options["venv"] is not None:
-        venv = interpreters.read_venv(Path(directory, options["venv"]))
+        venv = interpreters.read_venv(Path(directory, options["venv"]), checkout=checkout)
         setup = replace(setup, commands=(), reason=f"the environment {venv.path} is reused")
         return plan.Environment(interpreter=venv.interpreter, setup=setup, venv=venv)
     python = options["python"]
     if python is not None and os.sep in python:
         python = str(Path(directory, python))
-    interpreter = interpreters.find_interpreter(python)
+    interpreter = interpreters.find_interpreter(python, checkout=checkout)
     key = environment.setup_key(
         setup,
         files,

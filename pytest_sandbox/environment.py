@@ -9,15 +9,17 @@ from __future__ import annotations
 import configparser
 import fnmatch
 import hashlib
+import posixpath
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 #: Part of every key: what an older version prepared is not reused.
-_FORMAT = "1"
+_FORMAT = "2"
 #: Names under which projects keep what their tests need, the most telling first.
 _TEST_NAMES = ("test", "tests", "testing", "dev", "develop", "development")
 _REQUIREMENTS = (
@@ -29,6 +31,7 @@ _REQUIREMENTS = (
     "requirements/dev.txt",
 )  # fmt: skip
 _BUILD_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
+_VERSION_FILES = ("__init__.py", "_version.py", "version.py", "__about__.py", "__version__.py")
 _PIP = "python -m pip install -q --disable-pip-version-check --no-input"
 #: PEP 685: names of extras and groups. Anything else in that place is ignored.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
@@ -74,19 +77,43 @@ def detect(files: Files, *, commands: Sequence[str] = (), inputs: Sequence[str] 
             packages=packages,
         )
     found, why = _commands(files, names)
-    # Locked tools, poetry and the like read more; every file a build is described by counts.
-    wanted = {*_BUILD_FILES, *_REQUIREMENTS, "requirements.txt", "uv.lock", "poetry.lock",
-              "MANIFEST.in", ".python-version"}  # fmt: skip
-    depends = {n for n in names if n in wanted or n.startswith("requirements/")}
+    depends = set(_depends(files, names, packages))
     depends |= {n for g in inputs for n in names if fnmatch.fnmatchcase(n, g)}
-    # An editable build reads these too: the version, and what is compiled.
-    depends |= {n for n in names if n.endswith((".pyx", ".pxd", ".c", ".cpp", ".h", ".rs"))}
     return Setup(
         commands=(*found, _ensure_pytest()),
         inputs=tuple(sorted(depends)),
         reason=why,
         packages=packages,
     )
+
+
+def _depends(files: Files, names: frozenset[str], packages: Collection[str]) -> Iterator[str]:
+    """What the commands found here read, as far as files can tell."""
+    wanted = {*_BUILD_FILES, *_REQUIREMENTS, "requirements.txt", "uv.lock", "poetry.lock", "VERSION",
+              "MANIFEST.in", ".python-version", "VERSION.txt", "version.txt"}  # fmt: skip
+    # Where builds read a version that is not written in a build file.
+    wanted |= {f"{top}{package}/{name}" for top in ("", "src/") for package in packages
+               for name in _VERSION_FILES}  # fmt: skip
+    todo = {n for n in names if n in wanted or n.startswith("requirements/")}
+    for value in _table(
+        _toml(files, "pyproject.toml")[0], "tool", "setuptools", "dynamic"
+    ).values():
+        listed = value.get("file") if isinstance(value, dict) else None
+        todo |= names & {n for n in (listed if isinstance(listed, list) else [listed])
+                         if isinstance(n, str)}  # fmt: skip
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        yield name
+        if name.endswith((".txt", ".in")):
+            # Requirements that name other files.
+            text = (files.read(name) or b"").decode("utf-8", "replace")
+            for other in re.findall(r"^(?:-r|-c|--requirement|--constraint)[ =]*(\S+)", text, re.M):
+                todo |= names & {posixpath.normpath(posixpath.join(posixpath.dirname(name), other))}
+            todo -= seen
+    # What an editable build compiles.
+    yield from (n for n in names if n.endswith((".pyx", ".pxd", ".c", ".cpp", ".h", ".rs")))
 
 
 def _commands(files: Files, names: frozenset[str]) -> tuple[list[str], str]:
@@ -104,11 +131,10 @@ def _commands(files: Files, names: frozenset[str]) -> tuple[list[str], str]:
         reasons.append(f"the project itself{f' with its extra {extra!r}' if extra else ''}")
     group = _first(_table(project, "dependency-groups"))
     if group:
-        requirements = list(_group(_table(project, "dependency-groups"), group))
+        requirements = list(_group(_table(project, "dependency-groups"), group, set()))
         if requirements:
             commands.append(f"{_PIP} {' '.join(shlex.quote(r) for r in requirements)}")
             reasons.append(f"its dependency group {group!r}")
-    # Poetry's own way to write what dependency-groups now say, without a lock.
     listed = next((name for name in _REQUIREMENTS if name in names), None)
     if "requirements.txt" in names and not commands:
         commands.append(f"{_PIP} -r requirements.txt")
@@ -130,9 +156,11 @@ def _uv(project: Mapping[str, Any]) -> tuple[list[str], str]:
     options += f" --extra {extra}" if extra else ""
     return (
         [
-            f"{_PIP} uv",
-            'UV_PROJECT_ENVIRONMENT="$VIRTUAL_ENV" UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1 '
-            f"uv sync -q --frozen --inexact{options}",
+            # Not into the environment: that holds what is locked, and its own Python.
+            f'{_PIP} --target "$TMPDIR/uv" uv',
+            'UV_PROJECT_ENVIRONMENT="$VIRTUAL_ENV" UV_PYTHON="$VIRTUAL_ENV/bin/python" '
+            "UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1 "
+            f'"$TMPDIR/uv/bin/uv" sync -q --frozen --inexact{options}',
         ],
         "uv.lock: installs exactly what it locks",
     )
@@ -142,7 +170,12 @@ def _poetry(project: Mapping[str, Any]) -> tuple[list[str], str]:
     groups = _first(_table(project, "tool", "poetry", "group"))
     options = f" --with {groups}" if groups else ""
     return (
-        [f"{_PIP} poetry", f"POETRY_VIRTUALENVS_CREATE=false poetry install -q -n{options}"],
+        [
+            # Apart, or it would replace packages that it runs on itself.
+            'python -m venv "$TMPDIR/poetry" && "$TMPDIR/poetry/bin/python" -m pip '
+            "install -q --disable-pip-version-check --no-input poetry",
+            f'"$TMPDIR/poetry/bin/poetry" install -q -n{options}',
+        ],
         "poetry.lock: installs exactly what it locks",
     )
 
@@ -174,16 +207,17 @@ def _extras(files: Files, project: Mapping[str, Any]) -> Iterator[str]:
         yield from re.findall(r"""["']?\b([A-Za-z]+)\b["']?\s*[:=]\s*[\[(\w]""", block[1])
 
 
-def _group(groups: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> Iterator[str]:
-    """The requirements of a dependency group (PEP 735), included groups too."""
+def _group(groups: Mapping[str, Any], name: str, seen: set[str]) -> Iterator[str]:
+    """The requirements of a dependency group (PEP 735), each included group once."""
     entries = groups.get(name)
     if not isinstance(entries, list) or name in seen:
         return
+    seen.add(name)
     for entry in entries:
         if isinstance(entry, str) and _requirement(entry):
             yield entry
         elif isinstance(entry, dict) and isinstance(entry.get("include-group"), str):
-            yield from _group(groups, entry["include-group"], (*seen, name))
+            yield from _group(groups, entry["include-group"], seen)
 
 
 def _requirement(text: str) -> bool:
@@ -206,7 +240,7 @@ def _toml(files: Files, path: str) -> tuple[Mapping[str, Any], bool]:
         return {}, False
     try:
         return tomllib.loads(content.decode()), False
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OverflowError):
         return {}, True
 
 
@@ -230,12 +264,17 @@ def top_level_packages(files: Files) -> tuple[str, ...]:
 def _importable(names: Iterable[str]) -> Iterator[str]:
     for name in names:
         first, _, rest = name.partition("/")
+        # What the standard library has as well is imported from there.
         if rest == "__init__.py" and first.isidentifier():
-            if first not in _NO_PACKAGES:
+            if first not in _NO_PACKAGES and first not in sys.stdlib_module_names:
                 yield first
         elif not rest and first.endswith(".py") and first[:-3].isidentifier():
             module = first[:-3]
-            if module not in _NO_MODULES and not module.startswith(("test_", "__")):
+            if (
+                module not in sys.stdlib_module_names
+                and module not in _NO_MODULES
+                and not module.startswith(("test_", "__"))
+            ):
                 yield module
 
 
@@ -251,12 +290,20 @@ def setup_key(
     digest = hashlib.sha256()
 
     def add(*parts: bytes) -> None:
+        digest.update(len(parts).to_bytes(8, "big"))
         for part in parts:
             digest.update(len(part).to_bytes(8, "big") + part)
 
     add(_FORMAT.encode(), interpreter.encode(), engine.encode())
-    add(*(f"{name}={value}".encode() for name, value in sorted(extra.items())))
-    add(*(command.encode() for command in setup.commands))
+    add(
+        *(
+            f"{name}={value}".encode("utf-8", "surrogateescape")
+            for name, value in sorted(extra.items())
+        )
+    )
+    add(*(command.encode("utf-8", "surrogateescape") for command in setup.commands))
+    # Some editable installs list the packages there are.
+    add(*(package.encode("utf-8", "surrogateescape") for package in setup.packages))
     for path in setup.inputs:
         if path != "*":
             add(path.encode("utf-8", "surrogateescape"), files.read(path) or b"")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from pytest_sandbox import plan
+from pytest_sandbox import editable, plan
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.errors import (
     BadInput,
@@ -238,10 +238,15 @@ def environment(run: plan.Run, places: Places) -> dict[str, str]:
     """The whole environment of tests and commands. Nothing of the host's."""
     folder = str(run.environment.venv.path) if run.environment.venv else places.env
     variables = {"PATH": f"{folder}/bin:/usr/local/bin:/usr/bin:/bin", "VIRTUAL_ENV": folder}
-    if run.environment.venv is not None and run.environment.venv.editable:
+    variables |= run.env
+    root = run.workspace.root
+    if run.environment.venv is not None and root is not None:
         # The environment's editable install points at the host's checkout.
-        variables["PYTHONPATH"] = f"{places.workspace}/src:{places.workspace}"
-    return variables | dict(run.env)
+        found = editable.inside(run.environment.venv.editable, root, places.workspace)
+        given = [variables["PYTHONPATH"]] if "PYTHONPATH" in variables else []
+        if found:
+            variables["PYTHONPATH"] = ":".join([*given, *found])
+    return variables
 
 
 def quote(output: bytes) -> str:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
+from pytest_sandbox import editable
 from pytest_sandbox.errors import BadInput
 
-_VERSION = re.compile(r"(?:c?python-?)?(3\.\d{1,2})(?:\.\d+)?")
+_VERSION = re.compile(r"(?:c?python-?)?(3\.\d{1,2})(\.\d+)?")
 #: The oldest Python the agent runs on.
 OLDEST = (3, 8)
 
@@ -48,8 +48,11 @@ class HostVenv:
     editable: tuple[Path, ...]
 
 
-def find_interpreter(name: str | None) -> Interpreter:
+def find_interpreter(name: str | None, *, checkout: Path | None = None) -> Interpreter:
     """The Python called ``name``: a version such as "3.9", a path, or None for the one running us.
+
+    Args:
+        checkout: where whoever wrote the tests could have put anything. Nothing in it is run.
 
     Raises:
         BadInput: with what was looked for, and where.
@@ -58,19 +61,26 @@ def find_interpreter(name: str | None) -> Interpreter:
         executable = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
         return Interpreter(executable, sys.version.split()[0], Path(sys.base_prefix))
     if os.sep in name:
-        return _ask(Path(name))
+        path = Path(name).resolve()
+        if checkout is not None and path.is_relative_to(checkout.resolve()):
+            raise BadInput(
+                f"--sandbox-python {name} lies in the checkout, and nothing in there is run on "
+                "this machine; name a Python outside of it"
+            )
+        return _ask(path)
     match = _VERSION.fullmatch(name)
     if match is None:
         raise BadInput(f"--sandbox-python {name!r} is neither a version such as 3.12 nor a path")
+    wanted = match[1] + (match[2] or "")
     for path in _candidates(match[1]):
         try:
             found = _ask(path)
         except BadInput:
             continue
-        if found.version.startswith(match[1] + "."):
+        if f"{found.version}.".startswith(f"{wanted}."):
             return found
     raise BadInput(
-        f"this machine has no Python {match[1]}: looked for python{match[1]} on PATH and in "
+        f"this machine has no Python {wanted}: looked for python{match[1]} on PATH and in "
         f"{_pyenv()}; install it, or name its path with --sandbox-python"
     )
 
@@ -80,7 +90,8 @@ def _candidates(version: str) -> Iterator[Path]:
     folders = _pyenv().glob(f"{version}.*")
     yield from (f / "bin" / "python" for f in sorted(folders, key=_newest, reverse=True))
     found = shutil.which(f"python{version}")
-    if found is not None:
+    # "." on PATH would be the checkout.
+    if found is not None and os.path.isabs(found):
         yield Path(found)
 
 
@@ -113,34 +124,35 @@ def _ask(path: Path) -> Interpreter:
     return Interpreter(Path(lines[0]).resolve(), lines[1], Path(lines[2]).resolve())
 
 
-def read_venv(path: Path) -> HostVenv:
-    """The virtual environment in ``path``.
+def read_venv(path: Path, *, checkout: Path | None = None) -> HostVenv:
+    """The virtual environment in ``path``; it may lie in ``checkout``, its interpreter may not.
 
     Raises:
         BadInput: it is none, or its interpreter's folder is not one to show to a sandbox.
     """
     path = Path(os.path.abspath(path))
-    try:
-        text = (path / "pyvenv.cfg").read_text("utf-8", "replace")[:65_536]
-    except OSError:
+    text = editable.text(path / "pyvenv.cfg")
+    if not text:
         raise BadInput(
             f"{path} is no virtual environment: it has no pyvenv.cfg. Make one with "
             f"python -m venv {path}, or leave --sandbox-venv out"
-        ) from None
+        )
+    if _shows_too_much(path.resolve()):
+        raise BadInput(f"{path} cannot be shown to a sandbox: more than Python lies there")
     values = dict(re.findall(r"^\s*([\w-]+)\s*=\s*(.*?)\s*$", text, re.MULTILINE))
     home = Path(values.get("home", ""))
-    interpreter = _from_home(home, path)
+    interpreter = _from_home(home, path, checkout)
     python = next((path / "bin" / name for name in ("python", "python3")
                    if os.path.lexists(path / "bin" / name)), None)  # fmt: skip
     if python is None:
         raise BadInput(f"{path} is no virtual environment: it has no bin/python")
-    return HostVenv(path, python, interpreter, tuple(_editable(path)))
+    return HostVenv(path, python, interpreter, editable.folders(path))
 
 
-def _from_home(home: Path, venv: Path) -> Interpreter:
+def _from_home(home: Path, venv: Path, checkout: Path | None) -> Interpreter:
     """The interpreter a pyvenv.cfg names, unless showing its folder would show more than it."""
     refused = f"{venv}/pyvenv.cfg names the interpreter folder {str(home)!r}, which"
-    if not home.is_absolute() or not home.is_dir():
+    if not home.is_absolute() or "\0" in str(home) or not home.is_dir():
         raise BadInput(f"{refused} does not exist: was the Python it was made with removed?")
     home = home.resolve()
     prefix = home.parent
@@ -155,30 +167,15 @@ def _from_home(home: Path, venv: Path) -> Interpreter:
     found = [pair for pair in found if pair[1] in wanted] or found
     if not found:
         raise BadInput(f"{refused} holds no Python installation")
-    if prefix == Path("/") or Path.home().is_relative_to(prefix) or prefix == Path.home():
+    if _shows_too_much(prefix):
         raise BadInput(f"{refused} cannot be shown to a sandbox: more than Python lies there")
     binary, version = found[-1]
-    return Interpreter(binary.resolve(), version, prefix)
+    program = binary.resolve()
+    # It also runs what watches over the tests, so it must not be theirs.
+    if any(program.is_relative_to(top.resolve()) for top in (checkout, venv) if top is not None):
+        raise BadInput(f"{refused} lies in the checkout: use an environment of another Python")
+    return Interpreter(program, version, prefix)
 
 
-def _editable(venv: Path) -> Iterator[Path]:
-    """Folders outside the environment that it imports from."""
-    for site in (venv / "lib").glob("python3.*/site-packages"):
-        for pth in sorted(site.glob("*.pth")):
-            for line in _lines(pth):
-                folder = Path(line)
-                if not line.startswith(("import ", "import\t", "#")) and folder.is_absolute():
-                    yield folder
-        for url in sorted(site.glob("*.dist-info/direct_url.json")):
-            text = "\n".join(_lines(url))
-            match = re.search(r'"url"\s*:\s*"(file://[^"]+)"', text)
-            if match and re.search(r'"editable"\s*:\s*true', text):
-                yield Path(unquote(urlparse(match[1]).path))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            return file.read(65_536).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
+def _shows_too_much(folder: Path) -> bool:
+    return folder == Path("/") or Path.home().resolve().is_relative_to(folder)

@@ -87,7 +87,7 @@ class Ledger:
             name=name,
             provider=provider,
             sandbox_id=None,
-            host=socket.gethostname(),
+            host=_host(),
             boot=_boot(),
             pid=os.getpid(),
             started=_started(os.getpid()),
@@ -121,7 +121,7 @@ class Ledger:
 
 
 def _orphaned(record: Record) -> bool:
-    if record.host != socket.gethostname():
+    if record.host != _host():
         return time.time() > record.expires + 86_400
     if record.boot != _boot():
         return True
@@ -152,6 +152,14 @@ def _started(pid: int) -> str:
     return "ended" if fields[0] in ("Z", "X") else fields[19]
 
 
+def _host() -> str:
+    """What pids are counted by: this machine, or this container of it."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -164,13 +172,13 @@ def _read(path: Path) -> Record | None:
         with path.open("rb") as file:
             data = json.loads(file.read(_MAX_SIZE + 1))
         record = Record(**data)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     texts = (record.name, record.provider, record.host, record.boot, record.started)
     numbers: tuple[Any, ...] = (record.pid, record.created, record.expires)
     sound = (
         all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, (int, float)) for number in numbers)
+        and all(isinstance(number, (int, float)) and 0 < number < 1e15 for number in numbers)
         and isinstance(record.pid, int)
         and isinstance(record.sandbox_id, (str, type(None)))
         and _NAME.fullmatch(record.name) is not None
@@ -180,6 +188,10 @@ def _read(path: Path) -> Record | None:
 
 def _write(path: Path, record: Record) -> None:
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with open(descriptor, "w") as file:
-        json.dump(asdict(record), file)
-    os.replace(scratch, path)
+    try:
+        with open(descriptor, "w") as file:
+            json.dump(asdict(record), file)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise

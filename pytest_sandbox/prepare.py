@@ -6,7 +6,6 @@ Knows nothing of tests and frames.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import replace
 from time import monotonic
 from typing import Literal
@@ -15,6 +14,7 @@ from pytest_sandbox import inside, plan
 from pytest_sandbox.consumer import Consumer, Phase
 from pytest_sandbox.errors import CommandTimeout, SetupFailed
 from pytest_sandbox.provider import Command, Provider, Sandbox, Stream
+from pytest_sandbox.secrecy import SCAN, Secrets
 from pytest_sandbox.store import Prepared
 from pytest_sandbox.wire import printable
 
@@ -24,19 +24,25 @@ async def prepared(
 ) -> Prepared:
     """The snapshot of a base with its environment: from the store, or made now."""
     key = run.environment.key
-    known = host.store.get(key)
+    known = await _known(key, provider, host)
     if known is not None:
-        if known.provider == provider.name and await provider.has_snapshot(known.snapshot):
-            host.store.touch(key)
-            return known
-        host.store.remove(key)
-    spec = replace(inside.spec(run), network=True, snapshotable=True, ttl=run.limits.setup + 300)
+        host.store.touch(key)
+        return known
+    host.store.remove(key)
+    # Every command may take as long as the limit, and the environment is made before them.
+    most = run.limits.setup * (len(run.environment.setup.commands) + 1) + 600
+    spec = replace(inside.spec(run), network=True, snapshotable=True, ttl=most)
     async with inside.opened(spec, provider, host, consumer.phase) as sandbox:
         consumer.phase(Phase("upload"))
         await inside.upload_agent(sandbox)
         await inside.upload(sandbox, run, run.workspace.archive(run.base, history=run.history))
-        await set_up(run, sandbox, consumer)
+        await set_up(run, sandbox, consumer, kept_only=True)
         snapshot = await sandbox.snapshot()
+    known = await _known(key, provider, host)
+    if known is not None:
+        # Another session was faster. Its snapshot may be in use; nobody uses ours yet.
+        await provider.delete_snapshot(snapshot)
+        return known
     made = Prepared.new(
         key=key,
         provider=provider.name,
@@ -57,12 +63,19 @@ async def prepared(
     return made
 
 
+async def _known(key: str, provider: Provider, host: inside.Host) -> Prepared | None:
+    known = host.store.get(key)
+    if known is None or known.provider != provider.name:
+        return None
+    return known if await provider.has_snapshot(known.snapshot) else None
+
+
 async def place(run: plan.Run, known: Prepared, sandbox: Sandbox, host: inside.Host) -> None:
     """Put the candidate where the snapshot has a base: only what differs, where it is the run's."""
     workspace = run.workspace
     if known.tree != _address(run):
         # Another base with the same environment: its files go, what set-up made stays.
-        old = [name.encode("utf-8", "surrogateescape") for name in host.store.paths(known.key)]
+        old = [name.encode("utf-8", "surrogateescape") for name in host.store.paths(known)]
         git = f"{inside.Places.of(sandbox).workspace}/.git"
         await sandbox.exec(Command(argv=(*sandbox.demote, "/bin/rm", "-rf", git)))
         archive = workspace.archive(run.base, history=run.history, replacing=old)
@@ -76,17 +89,66 @@ def _address(run: plan.Run) -> str:
     return f"{run.base.id} {run.base.commit} {run.history}"
 
 
-async def set_up(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
+async def set_up(
+    run: plan.Run, sandbox: Sandbox, consumer: Consumer, *, kept_only: bool = False
+) -> None:
+    """Run the set-up commands, and see to it that no secret stays.
+
+    Args:
+        kept_only: the sandbox ends with its snapshot, so only what that keeps matters.
+
+    Raises:
+        SetupFailed: a command failed, or a secret is in what it left.
+    """
     environment = run.environment
     if environment.venv is not None or not environment.setup.commands:
         return
+    secrets = Secrets(environment.secrets)
     places = inside.Places.of(sandbox)
     make = shlex.join([str(environment.interpreter.path), "-m", "venv", places.env])
     for command in (make, *environment.setup.commands):
-        consumer.phase(Phase("set-up", command, announce=True))
+        consumer.phase(Phase("set-up", secrets.hidden(command), announce=True))
         await shell(command, "set-up", run, sandbox, consumer, secret=True)
+    if secrets:
+        folders = [sandbox.root] if kept_only else [sandbox.root, "$HOME", "$TMPDIR"]
+        await _search(run, sandbox, secrets, folders)
 
 
+async def _search(run: plan.Run, sandbox: Sandbox, secrets: Secrets, folders: list[str]) -> None:
+    """Raise unless no secret is below the folders."""
+    output = bytearray()
+
+    async def sink(_: Stream, data: bytes) -> None:
+        output.extend(data[: max(0, 4096 - len(output))])
+
+    python = str(run.environment.interpreter.path)
+    # Values go in on standard input: a command line can be read by whatever still runs.
+    search = Command(
+        argv=(python, "-I", "-S", "-B", "-c", SCAN),
+        stdin=secrets.orders(folders),
+        timeout=run.limits.setup,
+    )
+    try:
+        status = await sandbox.exec(search, sink)
+    except CommandTimeout:
+        status = 1
+    if status == 0:
+        return
+    said = printable(secrets.hide(bytes(output)).decode(errors="replace")).strip()
+    if status == 3:
+        raise SetupFailed(
+            f"{run.name}: set-up left the value of a --sandbox-setup-secret where the tests could "
+            f"read it, so nothing of it is kept:\n{said}\nLet a set-up command remove it (the "
+            "last --sandbox-setup), or write it to $HOME, which is not kept."
+        )
+    raise SetupFailed(
+        f"{run.name}: whether set-up left the value of a --sandbox-setup-secret cannot be told "
+        f"(exit status {status}), so nothing of it is kept: {said}"
+    )
+
+
+#: Bytes of a command's output that are shown when it fails.
+_TAIL = 16_384
 #: Older pips trust only the certificates they bring, which lack those of a company's proxy.
 _TRUST = (
     "for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do "
@@ -106,14 +168,18 @@ async def shell(
 ) -> None:
     """Run a shell command of the user's in the workspace, as untrusted as the tests."""
     places = inside.Places.of(sandbox)
+    secrets = Secrets(run.environment.secrets)
     tail = bytearray()
+    seen = 0
 
     async def sink(_: Stream, data: bytes) -> None:
+        nonlocal seen
+        seen += len(data)
         tail.extend(data)
-        del tail[:-16384]
-        last = bytes(tail[-512:]).splitlines()
-        if last:
-            consumer.phase(Phase(what, printable(last[-1].decode(errors="replace"), line=True)))
+        del tail[: -(_TAIL + secrets.longest)]
+        shown = _last_line(bytes(tail), secrets, cut=seen > len(tail))
+        if shown:
+            consumer.phase(Phase(what, printable(shown.decode(errors="replace"), line=True)))
 
     env = inside.environment(run, places)
     if secret:
@@ -133,15 +199,24 @@ async def shell(
         status = None
     if status != 0:
         how = "took too long and was stopped" if status is None else f"ended with {status}"
-        shown = _hide(bytes(tail).decode(errors="replace"), run.environment.secrets.values())
+        end = _hidden(bytes(tail), secrets, cut=seen > len(tail))
+        shown = printable(end.decode(errors="replace"))
         raise SetupFailed(
-            f"{run.name}: {what} command {command!r} {how} after {monotonic() - started:.0f} s. "
-            f"The end of its output:\n{printable(shown)}"
+            f"{run.name}: {what} command {secrets.hidden(command)!r} {how} after "
+            f"{monotonic() - started:.0f} s. The end of its output:\n{shown}"
         )
 
 
-def _hide(text: str, values: Iterable[str]) -> str:
-    for value in values:
-        if value:
-            text = text.replace(value, "***")
-    return text
+def _hidden(tail: bytes, secrets: Secrets, *, cut: bool) -> bytes:
+    """Output without secrets. Of one that the cut went through, the rest is at the beginning."""
+    return secrets.hide(tail)[secrets.longest if cut else 0 :]
+
+
+def _last_line(tail: bytes, secrets: Secrets, *, cut: bool) -> bytes:
+    """The last line that can be shown."""
+    if secrets:
+        # A line that is not ended may hold the first half of one.
+        end = max(tail.rfind(b"\n"), tail.rfind(b"\r"))
+        tail = tail[: max(0, end)]
+    lines = _hidden(tail, secrets, cut=cut).splitlines()
+    return lines[-1][-512:] if lines else b""

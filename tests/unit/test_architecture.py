@@ -28,7 +28,7 @@ LAYERS = (
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry"},
     {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
-    {"provider", "wire", "options", "scratch"},
+    {"provider", "wire", "options", "scratch", "secrecy", "editable"},
     {"errors"},
 )
 
