@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from pytest_sandbox import assemble, registry
+from pytest_sandbox import assemble, reaper, registry
 from pytest_sandbox.api import load_patch, run_on
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.inside import new_name, opened
@@ -52,6 +52,8 @@ class Session:
         if name not in self._providers:
             found = self._config.hook.pytest_sandbox_providers()
             others = {key: make for names in found for key, make in names.items()}
+            if not self._providers:
+                self.portal.run(reaper.at_start, self.host, others, lambda text: None)
             provider = registry.factory(name, others)()
             self._resources.enter_context(self.portal.hold(provider))
             self.portal.run(provider.check)

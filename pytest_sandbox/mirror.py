@@ -335,7 +335,7 @@ class Mirror:
             "exit": (message or "pytest.exit() in the sandbox", end.exitstatus or 2),
             "internalerror": ("internal error of pytest in the sandbox", 3),
             "died": ("the test process died too often, or outside of any test", 1),
-            "timeout": ("a limit passed: --sandbox-timeout or --sandbox-collect-timeout", 1),
+            "timeout": ("a time limit passed: --sandbox-timeout, --sandbox-collect-timeout", 1),
             "output": ("the tests wrote more output than a run may", 1),
             "stopped": ("stopped", 2),
             "supervisor": ("the supervisor in the sandbox failed", 31),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -78,7 +78,15 @@ DEADLY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DEADLY)
+#: In the fixed sample; the others are soaked.
+SAMPLE = ("fork bomb", "memory", "kill all", "exit", "stop", "close everything", "output", "file")
+
+
+def sampled(names: Iterable[str], sample: Sequence[str]) -> list[object]:
+    return [pytest.param(name, marks=() if name in sample else pytest.mark.soak) for name in names]
+
+
+@pytest.mark.parametrize("name", sampled(DEADLY, SAMPLE))
 def test_only_the_attacker_fails(tmp_path: Path, name: str) -> None:
     code, args, word = DEADLY[name]
     outcome = attack(tmp_path, code, *args)
@@ -173,7 +181,9 @@ def flood(line):
 """
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=() if n in (3, 7) else pytest.mark.soak) for n in range(8)]
+)
 def test_forged_lines_at_worst_end_the_process(tmp_path: Path, number: int) -> None:
     body = FORGE + f"def test_attack():\n    flood(LINES[{number}])\n"
     outcome = run(tmp_path, {"test_a.py": AROUND.format(attack=body)})
@@ -197,7 +207,7 @@ COLLECTING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COLLECTING)
+@pytest.mark.parametrize("name", sampled(COLLECTING, ("exit", "endless", "kill all")))
 def test_collection_that_attacks(tmp_path: Path, name: str) -> None:
     files, word = COLLECTING[name]
     files = {"test_a.py": "def test_a(): pass\n", **files}
