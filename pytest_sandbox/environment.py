@@ -89,8 +89,18 @@ def detect(files: Files, *, commands: Sequence[str] = (), inputs: Sequence[str] 
 
 def _depends(files: Files, names: frozenset[str], packages: Collection[str]) -> Iterator[str]:
     """What the commands found here read, as far as files can tell."""
-    wanted = {*_BUILD_FILES, *_REQUIREMENTS, "requirements.txt", "uv.lock", "poetry.lock", "VERSION",
-              "MANIFEST.in", ".python-version", "VERSION.txt", "version.txt"}  # fmt: skip
+    wanted = {
+        *_BUILD_FILES,
+        *_REQUIREMENTS,
+        "requirements.txt",
+        "uv.lock",
+        "poetry.lock",
+        ".python-version",
+        "MANIFEST.in",
+        "VERSION",
+        "VERSION.txt",
+        "version.txt",
+    }
     # Where builds read a version that is not written in a build file.
     wanted |= {f"{top}{package}/{name}" for top in ("", "src/") for package in packages
                for name in _VERSION_FILES}  # fmt: skip

@@ -1,0 +1,137 @@
+"""The ledger: whose owner is dead, and whose only looks so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_sandbox.ledger import Ledger
+
+CHILD = (
+    "import sys; from pathlib import Path; from pytest_sandbox.ledger import Ledger; "
+    "Ledger(Path(sys.argv[1])).open('child', provider='local', expires=60).created('id-1'); "
+    "print('entered', flush=True); sys.stdin.read()"
+)
+
+
+def test_an_entry_of_a_living_process(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "new" / "ledger")
+    assert ledger.entries() == ledger.orphans() == []
+    entry = ledger.open("one", provider="local", expires=60)
+    (found,) = Ledger(tmp_path / "new" / "ledger").entries()
+    assert (found.name, found.provider, found.sandbox_id) == ("one", "local", None)
+    entry.created("id-1")
+    assert ledger.entries()[0].sandbox_id == "id-1"
+    assert ledger.orphans() == []
+    entry.close()
+    entry.close()
+    assert list((tmp_path / "new" / "ledger").iterdir()) == []
+
+
+def test_a_killed_process_leaves_an_orphan(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"entered\n"
+        ledger = Ledger(tmp_path)
+        assert ledger.orphans() == []
+        child.send_signal(signal.SIGKILL)
+        # Before it is waited for it is a zombie, which is dead as well.
+        end = time.monotonic() + 10
+        while not ledger.orphans() and time.monotonic() < end:
+            time.sleep(0.01)
+        (orphan,) = ledger.orphans()
+    assert (orphan.name, orphan.sandbox_id) == ("child", "id-1")
+    assert [entry.name for entry in ledger.orphans()] == ["child"]
+
+
+def change(path: Path, **changed: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "orphan"),
+    [
+        ({}, False),
+        ({"started": "1"}, True),  # the pid is another process's now
+        ({"boot": "another"}, True),
+        ({"pid": 2**22 + 1}, True),
+        ({"host": "elsewhere"}, False),
+        ({"host": "elsewhere", "expires": time.time() - 3600}, False),
+        ({"host": "elsewhere", "expires": time.time() - 2 * 86_400}, True),
+        # Another container of this machine: its pids are not ours.
+        ({"host": f"{socket.gethostname()} pid:[1]", "pid": 2**22 + 1}, False),
+    ],
+)
+def test_who_counts_as_dead(changed: dict[str, Any], orphan: bool, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open("one", provider="local", expires=60)
+    change(tmp_path / "one.json", **changed)
+    assert bool(ledger.orphans()) is orphan
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../two"},
+        {"name": "two"},
+        {"name": 1},
+        {"pid": "1"},
+        {"pid": -1},
+        {"pid": 1.5},
+        {"provider": None},
+        {"sandbox_id": 3},
+        {"expires": float("nan")},
+        {"expires": 10**400},
+        {"more": 1},
+    ],
+)
+def test_strange_records_are_left_alone(changed: dict[str, Any], tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open("one", provider="local", expires=60)
+    change(tmp_path / "one.json", **{"boot": "another", **changed})
+    assert ledger.entries() == []
+    assert (tmp_path / "one.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"null", b"[]", b"{}", b"[" * 16_000, b" " * 20_000 + b"{}"]
+)
+def test_garbage_is_left_alone(content: bytes, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open("one", provider="local", expires=60)
+    (tmp_path / "garbage.json").write_bytes(content)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "dangling.json").symlink_to("nowhere")
+    assert [entry.name for entry in ledger.entries()] == ["one"]
+    assert ledger.orphans() == []
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "a\nb", "a" * 129])
+def test_names_that_are_none(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot name"):
+        Ledger(tmp_path).open(name, provider="local", expires=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_entry_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        Ledger(tmp_path / "file").open("one", provider="local", expires=1)
+    assert Ledger(tmp_path / "file").entries() == []
+
+
+def test_only_the_user_may_look(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger").open("one", provider="local", expires=1)
+    assert os.stat(tmp_path / "ledger").st_mode & 0o077 == 0
