@@ -152,12 +152,13 @@ def test_output_of_a_stream_given_up_does_not_count(stage: Stage) -> None:
     class Kind(Dropping):
         async def tell(self, sink: Sink, data: bytes) -> None:
             for old in late:
-                await old("stdout", b'{"n": 0, "kind": "nonsense"}\n')
+                if old is not sink:
+                    await old("stdout", b'{"n": 0, "kind": "nonsense"}\n')
             late.append(sink)
             await super().tell(sink, data)
 
     stage.run(Making(Kind)).assert_outcomes(passed=2, failed=1)
-    assert len(late) > 2
+    assert len(late) > 1
 
 
 def test_a_provider_cannot_make_a_broken_line_of_a_broken_frame(stage: Stage) -> None:
