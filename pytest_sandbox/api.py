@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from pytest_sandbox import assemble, registry
+from pytest_sandbox import assemble, inside, reaper, registry
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult
-from pytest_sandbox.runner import execute
+from pytest_sandbox.runner import boundary, execute
 from pytest_sandbox.workspace import Workspace
 
 __all__ = ["RunResult", "async_run_tests", "run_tests"]
@@ -86,11 +86,14 @@ async def async_run_tests(
     resolve({})
     loaded = load_patch(patch, Path.cwd())
     if isinstance(provider, str):
-        async with registry.factory(provider, {})() as opened:
-            await opened.check()
-            return await run_on(
-                opened, Path(repo), loaded, base, args, resolve, on_phase, read_ini=True
-            )
+        make = registry.factory(provider, {})
+        with boundary(str(repo)):
+            async with inside.provided(make, on_phase) as opened:
+                await reaper.at_start(assemble.host(), {}, lambda text: None)
+                await opened.check()
+                return await run_on(
+                    opened, Path(repo), loaded, base, args, resolve, on_phase, read_ini=True
+                )
     return await run_on(provider, Path(repo), loaded, base, args, resolve, on_phase, read_ini=True)
 
 

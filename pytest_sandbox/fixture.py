@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from pytest_sandbox import assemble, reaper, registry
+from pytest_sandbox import assemble, inside, reaper, registry
 from pytest_sandbox.api import load_patch, run_on
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.inside import new_name, opened
@@ -54,8 +54,9 @@ class Session:
             others = {key: make for names in found for key, make in names.items()}
             if not self._providers:
                 self.portal.run(reaper.at_start, self.host, others, lambda text: None)
-            provider = registry.factory(name, others)()
-            self._resources.enter_context(self.portal.hold(provider))
+            make = registry.factory(name, others)
+            held = self.portal.hold(inside.provided(make, lambda phase: None))
+            provider = self._resources.enter_context(held)
             self.portal.run(provider.check)
             self._providers[name] = provider
         return self._providers[name]

@@ -107,6 +107,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     except SandboxError as error:
         sys.stderr.write(f"ERROR: {error}\n")
         return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; no sandbox had been started\n")
+        return int(pytest.ExitCode.INTERRUPTED)
     return None
 
 

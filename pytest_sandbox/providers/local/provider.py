@@ -241,6 +241,8 @@ class LocalProvider(Provider):
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    # Ctrl-C in a terminal reaches its whole group, and is not for the launcher.
+                    start_new_session=True,
                 )
             self._control = ours
             return ours

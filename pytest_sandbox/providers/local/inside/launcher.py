@@ -48,7 +48,6 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     # Ctrl-C is for the owner, who then tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.setsid()
 
     builders: dict[int, tuple[int, int]] = {}  # pid: (pipe that names the first process, gone)
     firsts: dict[int, int] = {}  # pid of a sandbox's first process: gone
