@@ -229,7 +229,7 @@ def test_usage_errors_of_the_sandboxs_pytest(stage: Stage) -> None:
     [
         (wire.End(n=0, reason="exit", exitstatus=7, message="enough"), 7, "enough"),
         (wire.End(n=0, reason="exit", exitstatus=0, message="all good"), 2, "all good"),
-        (wire.End(n=0, reason="timeout", exitstatus=None), 1, "time limit"),
+        (wire.End(n=0, reason="timeout", exitstatus=None), 1, "limit passed"),
         (wire.End(n=0, reason="died", exitstatus=None), 1, "died"),
         (wire.End(n=0, reason="output", exitstatus=None), 1, "output"),
         (wire.End(n=0, reason="supervisor", exitstatus=None), 31, "supervisor"),
