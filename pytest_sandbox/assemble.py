@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +24,12 @@ from pytest_sandbox.workspace import Tree, Workspace
 
 #: What a patch may be at most; anything larger is no patch a person or model wrote.
 _MAX_PATCH = 50 * plan.MiB
+
+#: Builds that take a version from git. Not "git" alone, which is in every address at GitHub.
+_ASKS_GIT = re.compile(
+    rb"[_-]scm\b|[_-]vcs\b|versioneer|versioningit|dunamai|dynamic-versioning|\bpbr\b"
+    rb"|git-versioning|[\"']git[\"' ]"
+)
 
 OPTION_NAMES = tuple(option.name for option in OPTIONS)
 
@@ -178,7 +185,7 @@ def _environment(
 def _history_identity(options: Mapping[str, Any], files: TreeFiles, tree: Tree) -> str:
     """What set-up sees of git, where the build asks git for the version."""
     build = [files.read(name) or b"" for name in ("pyproject.toml", "setup.py", "setup.cfg")]
-    asks = any(word in text for text in build for word in (b"scm", b"vcs", b"version", b"git"))
+    asks = any(_ASKS_GIT.search(text) for text in build)
     return f"{options['history']} {tree.commit}" if asks else ""
 
 
