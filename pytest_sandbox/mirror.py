@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from pathlib import PurePosixPath
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,8 @@ class Mirror:
         assert reporter is None or isinstance(reporter, TerminalReporter)
         self._reporter = reporter
         self._progress = Progress(reporter, quiet=self._config.option.verbose < 0)
+        if reporter is not None and not reporter.isatty and self._config.option.verbose > 0:
+            reporter.write_line("")  # pytest has written "collecting ... "
         self._start()
         self._collect(session)
         return True
@@ -269,12 +272,20 @@ class Mirror:
         again, self._greeted = self._greeted, True
         if again:
             return  # a process that died was replaced; its test says so
+        self._adopt_rootdir(hello.rootdir)
         if self._config.option.verbose >= 0 and self._reporter is not None:
             self._progress.clear()
             self._reporter.write_line(
                 f"sandbox: Python {hello.python}, pytest-{hello.pytest}"
                 + (f", plugins: {', '.join(hello.plugins)}" if hello.plugins else "")
             )
+
+    def _adopt_rootdir(self, rootdir: str) -> None:
+        """Node ids are relative to the rootdir found there, which an ini of the target decides."""
+        top = self._run.workspace.root
+        path = PurePosixPath(rootdir)
+        if top is not None and not path.is_absolute() and ".." not in path.parts:
+            self._config._rootpath = top / path
 
     def _report_waiting(self, item: RemoteItem) -> list[wire.Report]:
         waiting = self._reports.pop(item.index, [])

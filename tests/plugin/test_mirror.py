@@ -357,3 +357,17 @@ def test_the_sandbox_gets_its_side_of_the_options(stage: Stage) -> None:
         "--import-mode=importlib", "--doctest-modules", "sub/test_x.py::test_y[a b]",
         "--run-slow", "-n", "2",
     ]  # fmt: skip
+
+
+def test_ids_are_shown_from_the_rootdir_found_in_the_sandbox(stage: Stage) -> None:
+    hello = msgspec.structs.replace(HELLO, rootdir="inner")
+    frames = [hello, *collected("test_a", file="deep/test_a.py")[1:]]
+    result = stage.run(FakeProvider(frames, all_pass))
+    result.stdout.fnmatch_lines(["inner/deep/test_a.py .*"])
+
+
+@pytest.mark.parametrize("rootdir", ["..", "a/../../b", "/etc"])
+def test_a_rootdir_outside_is_not_adopted(stage: Stage, rootdir: str) -> None:
+    hello = msgspec.structs.replace(HELLO, rootdir=rootdir)
+    result = stage.run(FakeProvider([hello, *collected("test_a")[1:]], all_pass))
+    result.stdout.fnmatch_lines(["test_a.py .*"])
