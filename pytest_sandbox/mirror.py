@@ -10,8 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
-from pathlib import PurePosixPath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
