@@ -1,7 +1,8 @@
 """A provider in one file: an existing engine, with a log of every command that was run in it.
 
-Use it with ``pytest -p provider_example --sandbox=audited``. A provider for a service of your
-own has the same shape: where this one asks ``self._engine`` or ``self._inner``, call your SDK.
+Use it with ``PYTEST_PLUGINS=provider_example pytest --sandbox=audited``. A provider for a service
+of your own has the same shape: where this one asks ``self._engine`` or ``self._inner``, call
+your SDK.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import fixture_repos
+from tests.e2e.sessions import own_python
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -43,9 +44,10 @@ def test_the_fixture_and_the_agent_loop(tmp_path: Path) -> None:
 def test_the_provider_as_a_plugin(tmp_path: Path) -> None:
     fixture = fixture_repos.load("calc")
     repo = fixture.make(tmp_path)
+    plugins = {**PLUGIN, "PYTEST_PLUGINS": "pytest_sandbox.plugin,provider_example"}
     done = run(
-        "-m", "pytest", "-p", "provider_example", "--sandbox=audited", "--collect-only", "-q",
-        cwd=repo, PYTHONPATH=str(EXAMPLES), **PLUGIN,
+        "-m", "pytest", "--sandbox=audited", f"--sandbox-venv={own_python()}", "--collect-only",
+        cwd=repo, PYTHONPATH=str(EXAMPLES), **plugins,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "agent.py" in (repo / "audit.log").read_text()
