@@ -6,20 +6,19 @@ nothing of them is run or imported here. Knows neither pytest nor providers.
 
 from __future__ import annotations
 
-import configparser
 import fnmatch
 import hashlib
 import posixpath
 import re
 import shlex
-import sys
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from pytest_sandbox.layout import Files, ini, table, toml, top_level_packages
 
 #: Part of every key: what an older version prepared is not reused.
-_FORMAT = "2"
+_FORMAT = "3"
 #: Names under which projects keep what their tests need, the most telling first.
 _TEST_NAMES = ("test", "tests", "testing", "dev", "develop", "development")
 _REQUIREMENTS = (
@@ -31,24 +30,13 @@ _REQUIREMENTS = (
     "requirements/dev.txt",
 )  # fmt: skip
 _BUILD_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
+_COMPILED = (".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".rs")
 _VERSION_FILES = ("__init__.py", "_version.py", "version.py", "__about__.py", "__version__.py")
-_PIP = "python -m pip install -q --disable-pip-version-check --no-input"
+# -I: a logging.py or pip.py at the project's top must not be taken for the real one.
+_INSTALL = "-m pip install -q --disable-pip-version-check --no-input"
+_PIP = f"python -I {_INSTALL}"
 #: PEP 685: names of extras and groups. Anything else in that place is ignored.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
-#: Top-level folders that hold no package of the project.
-_NO_PACKAGES = frozenset(
-    {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks",
-     "bench", "script", "scripts", "tool", "tools", "build", "dist", "ci", "utils"}
-)  # fmt: skip
-_NO_MODULES = frozenset({"setup", "conftest", "noxfile", "tasks", "fabfile", "manage"})
-
-
-class Files(Protocol):
-    """A project's files, by path relative to its top."""
-
-    def read(self, path: str) -> bytes | None: ...
-
-    def names(self) -> Collection[str]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +60,8 @@ def detect(files: Files, *, commands: Sequence[str] = (), inputs: Sequence[str] 
         chosen = tuple(sorted(n for n in names for g in inputs if fnmatch.fnmatchcase(n, g)))
         return Setup(
             commands=tuple(commands),
-            inputs=chosen if inputs else ("*",),
+            # Globs that match nothing would keep the result forever.
+            inputs=chosen or ("*",),
             reason=f"{len(commands)} command{'s' * (len(commands) > 1)} given",
             packages=packages,
         )
@@ -100,14 +89,20 @@ def _depends(files: Files, names: frozenset[str], packages: Collection[str]) -> 
         "VERSION",
         "VERSION.txt",
         "version.txt",
+        # What builds run, read or are steered by.
+        "build.py",
+        "hatch_build.py",
+        "versioneer.py",
+        "meson.build",
+        "CMakeLists.txt",
+        "Cargo.toml",
+        "Cargo.lock",
     }
     # Where builds read a version that is not written in a build file.
     wanted |= {f"{top}{package}/{name}" for top in ("", "src/") for package in packages
                for name in _VERSION_FILES}  # fmt: skip
     todo = {n for n in names if n in wanted or n.startswith("requirements/")}
-    for value in _table(
-        _toml(files, "pyproject.toml")[0], "tool", "setuptools", "dynamic"
-    ).values():
+    for value in table(toml(files, "pyproject.toml")[0], "tool", "setuptools", "dynamic").values():
         listed = value.get("file") if isinstance(value, dict) else None
         todo |= names & {n for n in (listed if isinstance(listed, list) else [listed])
                          if isinstance(n, str)}  # fmt: skip
@@ -123,15 +118,17 @@ def _depends(files: Files, names: frozenset[str], packages: Collection[str]) -> 
                 todo |= names & {posixpath.normpath(posixpath.join(posixpath.dirname(name), other))}
             todo -= seen
     # What an editable build compiles.
-    yield from (n for n in names if n.endswith((".pyx", ".pxd", ".c", ".cpp", ".h", ".rs")))
+    yield from (n for n in names if n.endswith(_COMPILED))
 
 
 def _commands(files: Files, names: frozenset[str]) -> tuple[list[str], str]:
-    project, broken = _toml(files, "pyproject.toml")
-    if "uv.lock" in names and not broken:
+    project, broken = toml(files, "pyproject.toml")
+    if "uv.lock" in names and project:
         return _uv(project)
-    if "poetry.lock" in names and not broken:
-        return _poetry(project)
+    if "poetry.lock" in names and project:
+        return _poetry(project, locked=True)
+    if _only_poetry_knows(project):
+        return _poetry(project, locked=False)
     commands: list[str] = []
     reasons: list[str] = []
     if any(name in names for name in _BUILD_FILES) and _installable(files, names, project):
@@ -139,9 +136,10 @@ def _commands(files: Files, names: frozenset[str]) -> tuple[list[str], str]:
         target = f".[{extra}]" if extra else "."
         commands.append(f"{_PIP} -e {shlex.quote(target)}")
         reasons.append(f"the project itself{f' with its extra {extra!r}' if extra else ''}")
-    group = _first(_table(project, "dependency-groups"))
+    group = _first(table(project, "dependency-groups"))
     if group:
-        requirements = list(_group(_table(project, "dependency-groups"), group, set()))
+        groups = {_normal(n): v for n, v in table(project, "dependency-groups").items()}
+        requirements = list(_group(groups, _normal(group), set()))
         if requirements:
             commands.append(f"{_PIP} {' '.join(shlex.quote(r) for r in requirements)}")
             reasons.append(f"its dependency group {group!r}")
@@ -160,9 +158,9 @@ def _commands(files: Files, names: frozenset[str]) -> tuple[list[str], str]:
 
 
 def _uv(project: Mapping[str, Any]) -> tuple[list[str], str]:
-    group = _first(_table(project, "dependency-groups"))
-    extra = _first(_table(project, "project", "optional-dependencies"))
-    options = f" --group {group}" if group and group != "dev" else ""
+    group = _first(table(project, "dependency-groups"))
+    extra = _first(table(project, "project", "optional-dependencies"))
+    options = f" --group {group}" if group else ""
     options += f" --extra {extra}" if extra else ""
     return (
         [
@@ -176,29 +174,46 @@ def _uv(project: Mapping[str, Any]) -> tuple[list[str], str]:
     )
 
 
-def _poetry(project: Mapping[str, Any]) -> tuple[list[str], str]:
-    groups = _first(_table(project, "tool", "poetry", "group"))
-    options = f" --with {groups}" if groups else ""
+def _only_poetry_knows(project: Mapping[str, Any]) -> bool:
+    """Whether what tests need is written in poetry's own way, which pip does not read."""
+    poetry = table(project, "tool", "poetry")
+    return bool(_first(table(poetry, "group")) or table(poetry, "dev-dependencies"))
+
+
+def _poetry(project: Mapping[str, Any], *, locked: bool) -> tuple[list[str], str]:
+    group = _first(table(project, "tool", "poetry", "group"))
+    extra = _first(
+        [
+            *table(project, "project", "optional-dependencies"),
+            *table(project, "tool", "poetry", "extras"),
+        ]
+    )
+    options = f" --with {group}" if group else ""
+    options += f" --extras {extra}" if extra else ""
+    # Without a lock it makes one, which the project does not have.
+    options += "" if locked else " && rm -f poetry.lock"
     return (
         [
             # Apart, or it would replace packages that it runs on itself.
-            'python -m venv "$TMPDIR/poetry" && "$TMPDIR/poetry/bin/python" -m pip '
-            "install -q --disable-pip-version-check --no-input poetry",
+            'python -I -m venv "$TMPDIR/poetry" && '
+            f'"$TMPDIR/poetry/bin/python" -I {_INSTALL} poetry',
             f'"$TMPDIR/poetry/bin/poetry" install -q -n{options}',
         ],
-        "poetry.lock: installs exactly what it locks",
+        "poetry.lock: installs exactly what it locks"
+        if locked
+        else "poetry without a lock: installs the newest that fits",
     )
 
 
 def _ensure_pytest() -> str:
-    return f"python -c 'import pytest' 2>/dev/null || {_PIP} pytest"
+    return f"python -I -c 'import pytest' 2>/dev/null || {_PIP} pytest"
 
 
 def _installable(files: Files, names: frozenset[str], project: Mapping[str, Any]) -> bool:
     """Whether the build files describe a package, and not only tools' settings."""
     if "setup.py" in names or "build-system" in project or "project" in project:
         return True
-    return "metadata" in _ini(files, "setup.cfg")
+    return "metadata" in ini(files, "setup.cfg")
 
 
 def _first(names: Iterable[str]) -> str | None:
@@ -207,14 +222,18 @@ def _first(names: Iterable[str]) -> str | None:
 
 
 def _extras(files: Files, project: Mapping[str, Any]) -> Iterator[str]:
-    yield from _table(project, "project", "optional-dependencies")
-    yield from _table(project, "tool", "poetry", "extras")
-    yield from _table(project, "tool", "flit", "metadata", "requires-extra")
-    yield from _ini(files, "setup.cfg").get("options.extras_require", {})
+    yield from table(project, "project", "optional-dependencies")
+    yield from table(project, "tool", "poetry", "extras")
+    yield from table(project, "tool", "flit", "metadata", "requires-extra")
+    yield from ini(files, "setup.cfg").get("options.extras_require", {})
     script = (files.read("setup.py") or b"").decode("utf-8", "replace")
-    block = re.search(r"extras_require\s*=\s*(?:dict\(|\{)(.{0,4000})", script, re.DOTALL)
+    # Where setup() is told of a variable, what that was set to.
+    variable = re.search(r"extras_require\s*=\s*([A-Za-z_]\w{0,60})\s*[,)]", script)
+    name = variable[1] if variable else "extras_require"
+    block = re.search(rf"\b{name}\s*=\s*(?:dict\(|\{{)(.{{0,4000}})", script, re.DOTALL)
     if block:
         yield from re.findall(r"""["']?\b([A-Za-z]+)\b["']?\s*[:=]\s*[\[(\w]""", block[1])
+    yield from re.findall(rf"""\b{name}\[["']([A-Za-z]+)["']\]\s*=""", script)
 
 
 def _group(groups: Mapping[str, Any], name: str, seen: set[str]) -> Iterator[str]:
@@ -227,65 +246,17 @@ def _group(groups: Mapping[str, Any], name: str, seen: set[str]) -> Iterator[str
         if isinstance(entry, str) and _requirement(entry):
             yield entry
         elif isinstance(entry, dict) and isinstance(entry.get("include-group"), str):
-            yield from _group(groups, entry["include-group"], seen)
+            yield from _group(groups, _normal(entry["include-group"]), seen)
+
+
+def _normal(name: str) -> str:
+    """PEP 503: names that differ in this only are the same."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _requirement(text: str) -> bool:
     """Whether pip will take it for a requirement and not for an option."""
     return bool(re.match(r"[A-Za-z0-9]", text)) and text.isprintable() and len(text) < 1000
-
-
-def _table(data: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    for key in path:
-        value = data.get(key)
-        if not isinstance(value, dict):
-            return {}
-        data = value
-    return data
-
-
-def _toml(files: Files, path: str) -> tuple[Mapping[str, Any], bool]:
-    content = files.read(path)
-    if content is None:
-        return {}, False
-    try:
-        return tomllib.loads(content.decode()), False
-    except (ValueError, RecursionError, OverflowError):
-        return {}, True
-
-
-def _ini(files: Files, path: str) -> Mapping[str, Mapping[str, str]]:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read_string((files.read(path) or b"").decode())
-    except (ValueError, configparser.Error):
-        return {}
-    return {section: dict(parser.items(section)) for section in parser.sections()}
-
-
-def top_level_packages(files: Files) -> tuple[str, ...]:
-    """The import names the tree provides: packages and modules in ``src`` or at the top."""
-    names = files.names()
-    inside = [name[len("src/") :] for name in names if name.startswith("src/")]
-    found = set(_importable(inside)) or set(_importable(names))
-    return tuple(sorted(found))
-
-
-def _importable(names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        first, _, rest = name.partition("/")
-        # What the standard library has as well is imported from there.
-        if rest == "__init__.py" and first.isidentifier():
-            if first not in _NO_PACKAGES and first not in sys.stdlib_module_names:
-                yield first
-        elif not rest and first.endswith(".py") and first[:-3].isidentifier():
-            module = first[:-3]
-            if (
-                module not in sys.stdlib_module_names
-                and module not in _NO_MODULES
-                and not module.startswith(("test_", "__"))
-            ):
-                yield module
 
 
 def setup_key(

@@ -139,7 +139,7 @@ def read_venv(path: Path, *, checkout: Path | None = None) -> HostVenv:
         )
     if _shows_too_much(path.resolve()):
         raise BadInput(f"{path} cannot be shown to a sandbox: more than Python lies there")
-    values = dict(re.findall(r"^\s*([\w-]+)\s*=\s*(.*?)\s*$", text, re.MULTILINE))
+    values = _values(text)
     home = Path(values.get("home", ""))
     interpreter = _from_home(home, path, checkout)
     python = next((path / "bin" / name for name in ("python", "python3")
@@ -147,6 +147,11 @@ def read_venv(path: Path, *, checkout: Path | None = None) -> HostVenv:
     if python is None:
         raise BadInput(f"{path} is no virtual environment: it has no bin/python")
     return HostVenv(path, python, interpreter, editable.folders(path))
+
+
+def _values(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
 
 
 def _from_home(home: Path, venv: Path, checkout: Path | None) -> Interpreter:

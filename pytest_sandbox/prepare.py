@@ -105,7 +105,7 @@ async def set_up(
         return
     secrets = Secrets(environment.secrets)
     places = inside.Places.of(sandbox)
-    make = shlex.join([str(environment.interpreter.path), "-m", "venv", places.env])
+    make = shlex.join([str(environment.interpreter.path), "-I", "-m", "venv", places.env])
     for command in (make, *environment.setup.commands):
         consumer.phase(Phase("set-up", secrets.hidden(command), announce=True))
         await shell(command, "set-up", run, sandbox, consumer, secret=True)

@@ -28,7 +28,7 @@ LAYERS = (
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry"},
     {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
-    {"provider", "wire", "options", "scratch", "secrecy", "editable"},
+    {"provider", "wire", "options", "scratch", "secrecy", "editable", "layout"},
     {"errors"},
 )
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_sandbox.environment import Setup, detect, setup_key, top_level_packages
+from pytest_sandbox.environment import Setup, detect, setup_key
+from pytest_sandbox.layout import top_level_packages
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def files(content: dict[str, str]) -> Tree:
     return Tree({name: text.encode() for name, text in content.items()})
 
 
-PIP = "python -m pip install -q --disable-pip-version-check --no-input "
+PIP = "python -I -m pip install -q --disable-pip-version-check --no-input "
 PROJECT = '[project]\nname = "calc"\nversion = "1"\n'
 HATCH = PROJECT + '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
 #: name: (files, commands without pip's beginning and the last, words of the reason)
@@ -115,6 +116,24 @@ SHAPES: dict[str, tuple[dict[str, str], list[str], str]] = {
         ["-r requirements-test.txt"],
         "pyproject.toml cannot be read",
     ),
+    "setup.py with extras in a variable": (
+        {"setup.py": "extras = {'docs': []}\nextras['test'] = ['y']\nsetup(extras_require=extras)"},
+        ["-e '.[test]'"],
+        "extra 'test'",
+    ),
+    "locks without a project": (
+        {"uv.lock": "", "poetry.lock": "", "requirements.txt": "x"},
+        ["-r requirements.txt"],
+        "requirements.txt",
+    ),
+    "group under another spelling": (
+        {
+            "pyproject.toml": "[dependency-groups]\n"
+            'Test = [{include-group = "my.Typing_x"}]\nMY-typing-X = ["y"]\n'
+        },
+        ["y"],
+        "dependency group 'Test'",
+    ),
     "wrong types": (
         {"pyproject.toml": 'project = "x"\ndependency-groups = [1]\n[tool]\npoetry = 3\n'},
         ["-e ."],
@@ -140,9 +159,38 @@ def test_locks_are_installed_as_they_are() -> None:
     group = '[tool.poetry.group.test.dependencies]\npytest = "*"\n'
     poetry = detect(files({"pyproject.toml": group, "poetry.lock": ""}))
     assert any(command.endswith("install -q -n --with test") for command in poetry.commands)
+    extras = '[project.optional-dependencies]\ntests = ["pytest"]\n'
+    both = detect(files({"pyproject.toml": PROJECT + extras + group, "poetry.lock": ""}))
+    assert any(c.endswith("install -q -n --with test --extras tests") for c in both.commands)
     # Neither tool goes into the environment of the tests.
     for command in uv.commands[:1] + poetry.commands[:1]:
         assert "$TMPDIR" in command
+
+
+def test_a_uv_group_is_named_even_if_it_is_the_default() -> None:
+    """Projects change the default groups."""
+    text = PROJECT + '[dependency-groups]\ndev = []\n[tool.uv]\ndefault-groups = ["lint"]\n'
+    setup = detect(files({"pyproject.toml": text, "uv.lock": ""}))
+    assert any(command.endswith(" --group dev") for command in setup.commands)
+
+
+@pytest.mark.parametrize("where", ["group.dev.dependencies", "dev-dependencies"])
+def test_what_only_poetry_can_read_is_left_to_it(where: str) -> None:
+    text = f'[tool.poetry]\nname = "calc"\n[tool.poetry.{where}]\npytest = "*"\n'
+    setup = detect(files({"pyproject.toml": text}))
+    assert "without a lock" in setup.reason
+    # The lock it makes is not the project's.
+    assert any(command.endswith(" && rm -f poetry.lock") for command in setup.commands)
+    plain = detect(files({"pyproject.toml": '[tool.poetry]\nname = "calc"\n'}))
+    assert not any("poetry" in command for command in plain.commands)
+
+
+def test_modules_of_the_project_are_not_taken_for_the_tools() -> None:
+    """A logging.py at the top would break pip; a folder "pytest" would count as installed."""
+    for shape in ({"requirements.txt": "x"}, {"pyproject.toml": PROJECT, "uv.lock": ""}):
+        for command in detect(files(shape)).commands:
+            for words in command.split("python")[1:]:
+                assert words.startswith((" -I ", '" ')), command
 
 
 def test_own_commands_replace_what_is_found() -> None:
@@ -154,6 +202,9 @@ def test_own_commands_replace_what_is_found() -> None:
         inputs=["a/*", "pyproject.toml"],
     )
     assert chosen.inputs == ("a/b.c", "pyproject.toml")
+    # A glob that matches nothing must not keep the result forever.
+    none = detect(files({"x": ""}), commands=["make env"], inputs=["y/*"])
+    assert none.inputs == ("*",)
 
 
 @pytest.mark.parametrize(

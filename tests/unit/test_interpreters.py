@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_a_virtual_environment(tmp_path: Path) -> None:
     assert found.interpreter.prefix == interpreter("3.12").parent.parent
     assert found.interpreter.path.is_file()
     assert found.editable == ()
+
+
+def test_a_pyvenv_cfg_made_to_take_long(tmp_path: Path) -> None:
+    make_venv(tmp_path / "venv")
+    cfg = tmp_path / "venv" / "pyvenv.cfg"
+    real = cfg.read_text()
+    for long in ("\n" * 500_000, "a=" + " " * 250_000 + "b" + " " * 250_000 + "c\n"):
+        cfg.write_text(long + real)
+        started = time.monotonic()
+        read_venv(tmp_path / "venv", checkout=tmp_path)
+        assert time.monotonic() - started < 5
 
 
 def plant(folder: Path) -> Path:
