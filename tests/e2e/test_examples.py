@@ -47,7 +47,7 @@ def test_the_provider_as_a_plugin(tmp_path: Path) -> None:
     plugins = {**PLUGIN, "PYTEST_PLUGINS": "pytest_sandbox.plugin,provider_example"}
     done = run(
         "-m", "pytest", "--sandbox=audited", f"--sandbox-venv={own_python()}", "--collect-only",
-        cwd=repo, PYTHONPATH=str(EXAMPLES), **plugins,
+        "--sandbox-env=PYTHONPATH=src", cwd=repo, PYTHONPATH=str(EXAMPLES), **plugins,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "agent.py" in (repo / "audit.log").read_text()

@@ -14,6 +14,7 @@ from pytest_sandbox.testing import ProviderConformance
 from tests.engine.test_conformance import PYTHON
 
 
+@pytest.mark.soak
 class TestExample(ProviderConformance):
     python = PYTHON
 
