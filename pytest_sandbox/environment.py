@@ -194,10 +194,12 @@ def _poetry(project: Mapping[str, Any], *, locked: bool) -> tuple[list[str], str
     options += "" if locked else " && rm -f poetry.lock"
     return (
         [
-            # Apart, or it would replace packages that it runs on itself.
+            # Apart, or it would replace packages that it runs on itself. Its -q would hide
+            # errors, too.
             'python -I -m venv "$TMPDIR/poetry" && '
             f'"$TMPDIR/poetry/bin/python" -I {_INSTALL} poetry',
-            f'"$TMPDIR/poetry/bin/poetry" install -q -n{options}',
+            # Not quiet: it would keep its errors to itself.
+            f'"$TMPDIR/poetry/bin/poetry" install -n{options}',
         ],
         "poetry.lock: installs exactly what it locks"
         if locked

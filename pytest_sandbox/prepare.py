@@ -149,11 +149,12 @@ async def _search(run: plan.Run, sandbox: Sandbox, secrets: Secrets, folders: li
 
 #: Bytes of a command's output that are shown when it fails.
 _TAIL = 16_384
-#: Older pips trust only the certificates they bring, which lack those of a company's proxy.
+#: Older pips, and poetry, trust only the certificates they bring, without those of a proxy.
 _TRUST = (
     "for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do "
     '[ -r "$file" ] && export PIP_CERT="${PIP_CERT:-$file}" '
-    'SSL_CERT_FILE="${SSL_CERT_FILE:-$file}"; done\n'
+    'SSL_CERT_FILE="${SSL_CERT_FILE:-$file}" '
+    'REQUESTS_CA_BUNDLE="${REQUESTS_CA_BUNDLE:-$file}"; done\n'
 )
 
 

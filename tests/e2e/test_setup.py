@@ -333,6 +333,9 @@ SHAPES = {
     b'[tool.poetry.dependencies]\npython = ">=3.9"\n'
     b'[tool.poetry.group.test]\noptional = true\n'
     b'[tool.poetry.group.test.dependencies]\niniconfig = "*"\npytest = "*"\n'
+    # Named, as poetry asks pypi.org itself in a way that mirrors of it do not know.
+    b'[[tool.poetry.source]]\nname = "index"\nurl = "https://pypi.org/simple/"\n'
+    b'priority = "primary"\n'
     b'[build-system]\nrequires = ["poetry-core"]\nbuild-backend = "poetry.core.masonry.api"\n',
 }  # fmt: skip
 
@@ -356,6 +359,12 @@ def test_projects_of_every_shape(shape: str, tmp_path: Path) -> None:
         subprocess.run(
             [uv, "pip", "install", "-q", "-p", tool / "bin/python", "poetry"], check=True
         )
-        subprocess.run([tool / "bin" / "poetry", "lock", "-n", "-q"], cwd=path, check=True)
+        # No environment of its own, which would be left behind.
+        env = {
+            **os.environ,
+            "POETRY_VIRTUALENVS_CREATE": "false",
+            "POETRY_CACHE_DIR": str(tmp_path / "poetry-cache"),
+        }
+        subprocess.run([tool / "bin/poetry", "lock", "-n", "-q"], cwd=path, check=True, env=env)
     run = Project(path, tmp_path / "scratch").run()
     assert list(run.outcomes) == ["tests/test_add.py::test_add"]

@@ -158,10 +158,10 @@ def test_locks_are_installed_as_they_are() -> None:
     assert any("sync -q --frozen --inexact --group test --extra dev" in c for c in uv.commands)
     group = '[tool.poetry.group.test.dependencies]\npytest = "*"\n'
     poetry = detect(files({"pyproject.toml": group, "poetry.lock": ""}))
-    assert any(command.endswith("install -q -n --with test") for command in poetry.commands)
+    assert any(command.endswith("install -n --with test") for command in poetry.commands)
     extras = '[project.optional-dependencies]\ntests = ["pytest"]\n'
     both = detect(files({"pyproject.toml": PROJECT + extras + group, "poetry.lock": ""}))
-    assert any(c.endswith("install -q -n --with test --extras tests") for c in both.commands)
+    assert any(c.endswith("install -n --with test --extras tests") for c in both.commands)
     # Neither tool goes into the environment of the tests.
     for command in uv.commands[:1] + poetry.commands[:1]:
         assert "$TMPDIR" in command
