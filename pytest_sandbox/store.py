@@ -104,11 +104,14 @@ class PreparedStore:
         return tuple(name for name in text.split("\0") if name)
 
     def touch(self, key: str) -> None:
-        """``key`` has been used now."""
+        """``key`` has been used now. Where that cannot be written, it only goes earlier."""
         known = self.get(key)
         if known is not None:
             used = replace(known, used=time.time())
-            self._write(self._path(key), json.dumps(asdict(used)).encode())
+            try:
+                self._write(self._path(key), json.dumps(asdict(used)).encode())
+            except OSError:
+                return
 
     def remove(self, key: str) -> None:
         """Forget ``key``; one that is not there is fine."""

@@ -135,3 +135,30 @@ def test_an_entry_that_cannot_be_written(tmp_path: Path) -> None:
 def test_only_the_user_may_look(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger").open("one", provider="local", expires=1)
     assert os.stat(tmp_path / "ledger").st_mode & 0o077 == 0
+
+
+MANY = """
+import sys
+from pathlib import Path
+from pytest_sandbox.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+for number in range(100):
+    entry = ledger.open(f"{sys.argv[2]}-{number}", provider="local", expires=60)
+    entry.created("id")
+    assert ledger.orphans() == [], "a living process's entry"
+    assert entry.name in [other.name for other in ledger.entries()]
+    entry.close()
+"""
+
+
+def test_many_processes_share_a_ledger(tmp_path: Path) -> None:
+    """None takes another's entry for an orphan while it is written or removed."""
+    # Waited for at the end only: an ended process's entries are gone, so its zombie has none.
+    started = [
+        subprocess.Popen([sys.executable, "-c", MANY, tmp_path, str(n)], stderr=subprocess.PIPE)
+        for n in range(3)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -135,3 +137,57 @@ def test_what_nobody_used_for_long_goes(tmp_path: Path) -> None:
     store.put(prepared(key(1), used=time.time() - 29 * 24 * HOUR))
     store.put(prepared(key(2), used=time.time() - 31 * 24 * HOUR))
     assert [entry.key for entry in store.victims()] == [key(2)]
+
+
+#: Nothing can be written: as on a full disk, whoever the user is.
+FULL = """
+import resource, sys
+from pathlib import Path
+from pytest_sandbox.store import PreparedStore
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+store = PreparedStore(Path(sys.argv[1]))
+known = store.get(sys.argv[2])
+store.touch(known.key)
+assert store.get(known.key) == known
+try:
+    store.put(known, ["a"])
+except OSError:
+    sys.exit(7)
+"""
+
+
+def test_a_full_disk_keeps_nobody_from_using_what_is_there(tmp_path: Path) -> None:
+    store = PreparedStore(tmp_path)
+    store.put(prepared(), ["a"])
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path, KEY], capture_output=True)
+    assert done.returncode == 7, done.stderr
+    assert len(list(tmp_path.iterdir())) == 2  # no half-written files
+
+
+MANY = """
+import sys
+from pathlib import Path
+from tests.unit.test_store import KEY, prepared
+from pytest_sandbox.store import PreparedStore
+store = PreparedStore(Path(sys.argv[1]))
+for number in range(150):
+    store.put(prepared(snapshot=f"{sys.argv[2]} {number}"), ["x" * 5000])
+    for found in (store.get(KEY), *store.entries()):
+        assert found is None or (found.size, found.tree) == (10, "t")
+    store.touch(KEY)
+    store.victims()
+    if number % 3 == 0:
+        store.remove(KEY)
+"""
+
+
+def test_many_processes_share_a_store(tmp_path: Path) -> None:
+    """None sees half a record, and none fails for what another does."""
+    started = [
+        subprocess.Popen([sys.executable, "-c", MANY, tmp_path, str(n)], stderr=subprocess.PIPE)
+        for n in range(3)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    assert not list(tmp_path.glob(".new-*"))
