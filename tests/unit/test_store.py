@@ -167,7 +167,7 @@ def test_a_full_disk_keeps_nobody_from_using_what_is_there(tmp_path: Path) -> No
 MANY = """
 import sys
 from pathlib import Path
-from tests.unit.test_store import KEY, prepared
+from tests.unit.test_store import KEY, key, prepared
 from pytest_sandbox.store import PreparedStore
 store = PreparedStore(Path(sys.argv[1]))
 for number in range(150):
@@ -176,6 +176,10 @@ for number in range(150):
         assert found is None or (found.size, found.tree) == (10, "t")
     store.touch(KEY)
     store.victims()
+    # This one is written again and again, but never removed.
+    store.put(prepared(key(1)), ["x" * 5000])
+    store.touch(key(1))
+    assert store.get(key(1)) is not None
     if number % 3 == 0:
         store.remove(KEY)
 """
