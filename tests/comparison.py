@@ -1,0 +1,192 @@
+"""A direct run and a mirrored run of the same tests, compared; and the table in the docs.
+
+``python -m tests.comparison`` runs every pair of Python and pytest that exists on every project
+and fixture repository, and writes docs/compatibility.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import fixture_repos, pypi
+from tests.direct import DirectRun, Phase, Report, run_direct
+from tests.fixture_repos import FixtureRepo, git
+from tests.interpreters import environment
+from tests.mirrored import run_mirrored
+
+#: Everything any of the fixtures needs, so that one environment serves them all.
+REQUIRES = ("pytest-asyncio", "setuptools-scm", "setuptools")
+PYTESTS = ("pytest==6.2.5", "pytest==7.4.4", "pytest==8.4.2", "pytest==9.0.2")
+#: The pairs that exist: what the Pythons from 3.8 to 3.13 and these pytests admit. The
+#: assertion rewriting of pytest 6 fails on syntax trees of Python 3.10 and later.
+PAIRS = (
+    ("3.8", "pytest==6.2.5"), ("3.9", "pytest==6.2.5"),
+    ("3.8", "pytest==7.4.4"), ("3.9", "pytest==7.4.4"), ("3.10", "pytest==7.4.4"),
+    ("3.11", "pytest==7.4.4"), ("3.12", "pytest==7.4.4"),
+    ("3.8", "pytest==8.3.5"), ("3.9", "pytest==8.4.2"), ("3.10", "pytest==8.4.2"),
+    ("3.11", "pytest==8.4.2"), ("3.12", "pytest==8.4.2"), ("3.13", "pytest==8.4.2"),
+    ("3.10", "pytest==9.0.2"), ("3.11", "pytest==9.0.2"), ("3.12", "pytest==9.0.2"),
+    ("3.13", "pytest==9.0.2"),
+)  # fmt: skip
+#: ``versioned`` has to be installed to be tested; it has tests of its own.
+FIXTURES = tuple(name for name in fixture_repos.names() if name != "versioned")
+PAGE = Path(__file__).parent.parent / "docs" / "compatibility.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Both runs of one suite, without and with a patch."""
+
+    direct: DirectRun
+    mirrored: DirectRun
+
+
+def same(direct: DirectRun, mirrored: DirectRun) -> None:
+    """Everything a session reports is the same, but for the folder it ran in."""
+    shown = mirrored.stdout[-6000:] + mirrored.stderr[-2000:]
+    assert settled(mirrored) == settled(direct), shown
+    assert mirrored.collected == direct.collected
+    assert set(mirrored.collect_errors) == set(direct.collect_errors)
+    assert mirrored.exit_status == direct.exit_status, shown
+    assert mirrored.summary == direct.summary
+    for mine, theirs in zip(mirrored.reports, direct.reports, strict=True):
+        assert mine.properties == theirs.properties
+        assert sections(mine) == sections(theirs)
+
+
+def settled(run: DirectRun) -> dict[str, tuple[Phase, ...]]:
+    """Outcomes as pytest counts them: it fails a call for its subtests only when asked for its
+    status, which is after the record of a direct run, and before that of a mirrored one."""
+    found = {}
+    for nodeid, phases in run.outcomes.items():
+        broken = any(phase.subtest is not None and phase.outcome == "failed" for phase in phases)
+        found[nodeid] = tuple(
+            _named(phase._replace(outcome="failed") if broken and phase.when == "call" else phase)
+            for phase in phases
+        )
+    return found
+
+
+def _named(phase: Phase) -> Phase:
+    """Parameters of subtests are shown by ``repr``, which may hold an address."""
+    if phase.subtest is None:
+        return phase
+    return phase._replace(subtest=re.sub(r"0x[0-9a-f]+", "0x", phase.subtest))
+
+
+def sections(report: Report) -> list[str]:
+    """Headings of captured output. In a direct run pytest captures its own progress letters,
+    one for each subtest, as if the test had printed them."""
+    return [name for name, text in report.sections if text.strip("u,-y")]
+
+
+def both(
+    repo: Path,
+    python: Path,
+    scratch: Path,
+    *,
+    patch: bytes | None = None,
+    pythonpath: Sequence[str] = (),
+    args: Sequence[str] = (),
+) -> Compared:
+    """Run the suite mirrored and directly, the latter with the patch applied to the checkout."""
+    options = [f"--sandbox-venv={python.parent.parent}"]
+    options += [f"--sandbox-env=PYTHONPATH={':'.join(pythonpath)}"] if pythonpath else []
+    if patch is not None:
+        options.append("--sandbox-patch=-")
+    mirrored = run_mirrored(repo, [*options, *args], scratch, stdin=patch or b"")
+    if patch is not None:
+        (scratch / "patch").write_bytes(patch)
+        git(repo, "apply", str(scratch / "patch"))
+    direct = run_direct(repo, str(python), args, pythonpath=pythonpath)
+    if patch is not None:
+        git(repo, "checkout", "-q", ".")
+        git(repo, "clean", "-fdq")
+    return Compared(direct, mirrored)
+
+
+def fixture(
+    name: str, patch: str | None, python: str, pytest_version: str, folder: Path
+) -> Compared:
+    """One fixture repository."""
+    loaded: FixtureRepo = fixture_repos.load(name)
+    return both(
+        loaded.make(folder),
+        environment(python, (pytest_version, *REQUIRES)),
+        folder / "record",
+        patch=None if patch is None else loaded.patches[f"{patch}.patch"].read_bytes(),
+        pythonpath=[str(path) for path in loaded.expected["pythonpath"]],
+        args=[str(arg) for arg in loaded.expected["args"]],
+    )
+
+
+def project(
+    found: pypi.Project, damaged: bool, python: str, pytest_version: str, folder: Path
+) -> Compared:
+    """One project from PyPI."""
+    (folder / "source").mkdir(parents=True)
+    repo = found.make(folder / "source")
+    return both(
+        repo,
+        environment(python, (pytest_version, *found.requires)),
+        folder / "record",
+        patch=found.patch(repo) if damaged else None,
+        pythonpath=found.pythonpath,
+        args=found.args,
+    )
+
+
+_HEAD = """# Pairs that were compared
+
+Made by `python -m tests.comparison`; `.ci/soak` compares the same pairs. Each row is a suite that
+was run directly and in a sandbox, without a patch and with one: the same tests, in the same order,
+with the same outcomes of every phase, exit status, summary, properties and captured output. pytest
+9 needs Python 3.10; pytest 6 does not work on Python 3.10 and later.
+
+| suite | Python | pytest | outcomes without and with a patch | |
+|---|---|---|---|---|
+"""
+
+
+def pairs(suite: str | pypi.Project) -> list[tuple[str, str]]:
+    """The pairs of Python and pytest that the suite works with."""
+    return [pair for pair in PAIRS if isinstance(suite, str) or suite.admits(pair[1])]
+
+
+def main() -> int:
+    rows = []
+    unequal = 0
+    suites: list[str | pypi.Project] = [*FIXTURES, *pypi.PROJECTS]
+    for suite in suites:
+        for python, version in pairs(suite):
+            summaries, verdict = [], "equal"
+            for changed in (False, True):
+                with tempfile.TemporaryDirectory(prefix="comparison-") as name:
+                    folder = Path(name)
+                    folder.chmod(0o755)
+                    if isinstance(suite, str):
+                        patch = "good" if changed else None
+                        runs = fixture(suite, patch, python, version, folder)
+                    else:
+                        runs = project(suite, changed, python, version, folder)
+                try:
+                    same(runs.direct, runs.mirrored)
+                except AssertionError as error:
+                    verdict, unequal = "**differs**", unequal + 1
+                    print(str(error)[-2000:], file=sys.stderr)
+                summaries.append(runs.direct.summary)
+            label = suite if isinstance(suite, str) else f"{suite.name} {suite.version}"
+            number = version.removeprefix("pytest==")
+            rows.append(f"| {label} | {python} | {number} | {'; '.join(summaries)} | {verdict} |\n")
+            print(rows[-1], end="", flush=True)
+    PAGE.write_text(_HEAD + "".join(rows))
+    return 1 if unequal else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
