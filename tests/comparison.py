@@ -53,10 +53,15 @@ def same(direct: DirectRun, mirrored: DirectRun) -> None:
     assert mirrored.collected == direct.collected
     assert set(mirrored.collect_errors) == set(direct.collect_errors)
     assert mirrored.exit_status == direct.exit_status, shown
-    assert mirrored.summary == direct.summary
+    assert counts(mirrored) == counts(direct)
     for mine, theirs in zip(mirrored.reports, direct.reports, strict=True):
         assert mine.properties == theirs.properties
         assert sections(mine) == sections(theirs)
+
+
+def counts(run: DirectRun) -> str:
+    """The last line; from 9.1 on, pytest counts passing subtests only when asked for more."""
+    return re.sub(r", \d+ subtests passed", "", run.summary)
 
 
 def settled(run: DirectRun) -> dict[str, tuple[Phase, ...]]:
