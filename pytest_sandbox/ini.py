@@ -5,11 +5,12 @@ Follows pytest's order of ini files. Nothing is imported or expanded; knows no o
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from iniconfig import IniConfig, ParseError
+
+from pytest_sandbox.layout import parse_toml
 
 
 class Reader(Protocol):
@@ -38,17 +39,17 @@ def sandbox_keys(reader: Reader) -> dict[str, Any]:
         if data is None:
             continue
         try:
-            found = _section(name, data.decode(), section)
-        except (ValueError, ParseError, RecursionError):
+            found = _section(name, data, section)
+        except (ValueError, ParseError):
             return {}
         if found is not None:
             return {key: value for key, value in found.items() if key.startswith("sandbox_")}
     return {}
 
 
-def _section(name: str, text: str, path: tuple[str, ...]) -> Mapping[str, Any] | None:
+def _section(name: str, data: bytes, path: tuple[str, ...]) -> Mapping[str, Any] | None:
     if name.endswith(".toml"):
-        table: Any = tomllib.loads(text)
+        table: Any = parse_toml(data)
         for part in path:
             table = table.get(part) if isinstance(table, dict) else None
         if not isinstance(table, dict):
@@ -57,7 +58,7 @@ def _section(name: str, text: str, path: tuple[str, ...]) -> Mapping[str, Any] |
         if name == "pyproject.toml" and isinstance(nested, dict):
             return nested
         return table
-    sections = IniConfig(name, data=text).sections
+    sections = IniConfig(name, data=data.decode()).sections
     if path[0] in sections:
         return dict(sections[path[0]])
     # pytest takes a pytest.ini even when it is empty.

@@ -43,12 +43,24 @@ def toml(files: Files, path: str) -> tuple[Mapping[str, Any], bool]:
     content = files.read(path)
     if content is None:
         return {}, False
-    if len(content) > _MAX_TOML or any(n.count(b".") > _MAX_DOTS for n in content.splitlines()):
-        return {}, True
     try:
-        return tomllib.loads(content.decode()), False
-    except (ValueError, RecursionError, OverflowError):
+        return parse_toml(content), False
+    except ValueError:
         return {}, True
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """TOML that may be hostile, in bounded time.
+
+    Raises:
+        ValueError: it is not valid, or larger or deeper than any configuration.
+    """
+    if len(content) > _MAX_TOML or any(n.count(b".") > _MAX_DOTS for n in content.splitlines()):
+        raise ValueError("too large")
+    try:
+        return tomllib.loads(content.decode())
+    except (RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from None
 
 
 def ini(files: Files, path: str) -> Mapping[str, Mapping[str, str]]:
