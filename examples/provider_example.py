@@ -55,7 +55,8 @@ class AuditedSandbox(Sandbox):
     def __init__(self, inner: Sandbox, log: Path) -> None:
         self._inner, self._log = inner, log
         self.id, self.root, self.control = inner.id, inner.root, inner.control
-        self.demote, self.oom_notice = inner.demote, inner.oom_notice
+        self.demote, self.held = inner.demote, inner.held
+        self.oom_notice = inner.oom_notice
 
     async def exec(self, command: Command, sink: Sink | None = None) -> int:
         status = await self._inner.exec(command, sink)

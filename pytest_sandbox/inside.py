@@ -9,14 +9,13 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
-from pytest_sandbox import editable, plan
+from pytest_sandbox import editable, plan, shipment
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.errors import (
     BadInput,
@@ -185,8 +184,7 @@ def _words(error: OSError) -> str:
 
 async def upload_agent(sandbox: Sandbox) -> None:
     """Put the agent where the tests cannot see it."""
-    source = files("pytest_sandbox").joinpath("agent.py").read_bytes()
-    await sandbox.write_file(f"{sandbox.control}/agent.py", source)
+    await sandbox.write_file(f"{sandbox.control}/agent.pyz", shipment.agent())
 
 
 async def upload(sandbox: Sandbox, run: plan.Run, archive: Iterable[bytes]) -> None:
@@ -206,7 +204,7 @@ async def _threaded(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
 def agent_argv(run: plan.Run, places: Places, *args: str) -> tuple[str, ...]:
     # Not the environment's Python: tests may write there, and this runs outside their reach.
     python = str(run.environment.interpreter.path)
-    return (python, "-I", "-S", "-B", f"{places.control}/agent.py", *args)
+    return (python, "-I", "-S", "-B", f"{places.control}/agent.pyz", *args)
 
 
 async def agent(sandbox: Sandbox, run: plan.Run, *args: str) -> None:

@@ -94,6 +94,9 @@ class Sandbox(ABC):
     #: Argument prefix with which the supervisor starts what it does not trust. stdin, stdout,
     #: stderr, cwd and environment pass through it; killing its pid ends all below it.
     demote: tuple[str, ...] = ()
+    #: Prefix under which variables that act on any program (LD_*, GLIBC_TUNABLES) have to be
+    #: given to ``demote``, which takes it off inside. None where it passes them on as they are.
+    held: str | None = None
     #: A file that exists (inside) once something was killed for using too much memory.
     oom_notice: str | None = None
 

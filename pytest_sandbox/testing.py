@@ -65,7 +65,7 @@ class FakeSandbox(Sandbox):
         self._provider.log.append(("exec", command.argv))
         if self.closed:
             raise SandboxLost(f"{self.id} is closed")
-        agent = [number for number, arg in enumerate(command.argv) if arg.endswith("/agent.py")]
+        agent = [number for number, arg in enumerate(command.argv) if arg.endswith("/agent.pyz")]
         if not agent:
             return await self._provider.command(command, sink)
         action, *rest = command.argv[agent[0] + 1 :]

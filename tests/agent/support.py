@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,8 @@ from typing import TypeVar
 
 import pytest
 
-from pytest_sandbox import wire
+from pytest_sandbox import shipment, wire
 from tests.interpreters import environment
-
-AGENT = Path(__file__).parents[2] / "pytest_sandbox" / "agent.py"
 
 PYTEST_9 = ("3.11", ("pytest>=9,<10",))
 SAMPLE = (
@@ -118,7 +115,7 @@ class Agent:
 
     @property
     def argv(self) -> list[str]:
-        return [str(self.python), "-I", "-S", "-B", str(self.control / "agent.py")]
+        return [str(self.python), "-I", "-S", "-B", str(self.control / "agent.pyz")]
 
     def call(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run([*self.argv, *args], capture_output=True, check=check, timeout=60)
@@ -175,7 +172,7 @@ class Agent:
 
 def agent_in(folder: Path, pair: tuple[str, tuple[str, ...]] = PYTEST_9) -> Agent:
     control = Path(tempfile.mkdtemp(dir=folder, prefix="control-"))
-    shutil.copy(AGENT, control / "agent.py")
+    (control / "agent.pyz").write_bytes(shipment.agent())
     return Agent(control, python_of(pair))
 
 

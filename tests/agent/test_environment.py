@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox import wire
+from pytest_sandbox.agent import plan
 from tests.agent.support import EDGES, direct, run_agent
 
 Pair = tuple[str, tuple[str, ...]]
@@ -34,7 +35,7 @@ SURROUNDINGS = """
             "usr": [str(signal.getsignal(s)) for s in (signal.SIGUSR1, signal.SIGUSR2)],
             "pgid": os.getpgid(0) == os.getpid(),
             "stdout": type(sys.__stdout__).__name__,
-            "modules": "pytest_sandbox_agent" in sys.modules,
+            "modules": [name for name in sys.modules if name.startswith("pytest_sandbox")],
         }
 
     def test_told():
@@ -235,3 +236,30 @@ def test_heartbeats(tmp_path: Path) -> None:
     beats = story.all(wire.Heartbeat)
     assert ("run", 0) in {(beat.phase, beat.item) for beat in beats}
     assert len(beats) >= 5
+
+
+@pytest.mark.parametrize("pair", EDGES, ids=lambda pair: f"py{pair[0]}-{pair[1][0]}")
+def test_without_the_cache_plugin_nothing_warns(tmp_path: Path, pair: Pair) -> None:
+    files = {"test_it.py": "def test_a(pytestconfig): assert not hasattr(pytestconfig, 'cache')\n"}
+    story = run_agent(tmp_path, files, "-p", "no:cacheprovider", "--strict-config", pair=pair)
+    assert story.outcomes == {"test_a": "..."}
+    assert story.all(wire.Warned) == []
+
+
+def test_a_cache_folder_of_the_user_s_own_is_kept(tmp_path: Path) -> None:
+    files = {"test_it.py": "def test_a(cache): cache.set('a/b', 1)\n"}
+    story = run_agent(tmp_path, files, "-o", "cache_dir=own")
+    assert story.outcomes == {"test_a": "..."}
+    assert (tmp_path / "repo" / "own" / "v" / "a" / "b").read_text().strip() == "1"
+
+
+def test_variables_that_act_on_any_program_pass_by_those_that_drop_privileges() -> None:
+    env = {"LD_PRELOAD": "/a.so", "GLIBC_TUNABLES": "x=1", "PATH": "/bin", "OLD_": "1"}
+    held = {"H_LD_PRELOAD": "/a.so", "H_GLIBC_TUNABLES": "x=1", "PATH": "/bin", "OLD_": "1"}
+    for demote, prefix, expected in (
+        (["enter"], "H_", held),
+        (["enter"], None, env),
+        ([], "H_", env),
+    ):
+        orders = {"demote": demote, "held_prefix": prefix, "env": env}
+        assert plan.environment(orders) == expected

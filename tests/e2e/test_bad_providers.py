@@ -175,7 +175,7 @@ def test_a_provider_cannot_make_a_broken_line_of_a_broken_frame(stage: Stage) ->
 
 
 FAILURES: dict[str, tuple[str, BaseException, str]] = {
-    "upload: no space": ("agent.py", OSError(errno.ENOSPC, "No space left on device"), "No space"),
+    "upload: no space": ("agent.pyz", OSError(errno.ENOSPC, "No space left on device"), "No space"),
     "plan: no space": ("plan.json", OSError(errno.ENOSPC, "No space left on device"), "No space"),
     "select: no space": ("select.json", OSError(errno.EIO, "Input/output error"), "Input/output"),
     "tree: a mistake": ("tree.tar.gz", KeyError("oops"), "KeyError"),

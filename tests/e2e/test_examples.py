@@ -50,7 +50,7 @@ def test_the_provider_as_a_plugin(tmp_path: Path) -> None:
         "--sandbox-env=PYTHONPATH=src", cwd=repo, PYTHONPATH=str(EXAMPLES), **plugins,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "agent.py" in (repo / "audit.log").read_text()
+    assert "agent.pyz" in (repo / "audit.log").read_text()
 
 
 def test_the_workflow_s_command(tmp_path: Path) -> None:

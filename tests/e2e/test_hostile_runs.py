@@ -284,3 +284,19 @@ def test_two_hundred_thousand_tests(tmp_path: Path) -> None:
     code = "import pytest\n@pytest.mark.parametrize('n', range(200_000))\ndef test_n(n): pass\n"
     outcome = run(tmp_path, {"test_a.py": code}, "-q", "-q", "--sandbox-memory=3G", seconds=600)
     assert outcome.status == 0
+
+
+def test_a_library_to_preload_is_for_the_tests(tmp_path: Path) -> None:
+    """Not for the programs on the way to them, which have more rights."""
+    code = """
+import os
+def test_it(capfd):
+    assert os.environ["LD_PRELOAD"] == "/nonexistent.so"
+    assert not [name for name in os.environ if name.startswith("PYTEST_SANDBOX_")]
+    os.system("/bin/true")
+    assert "/nonexistent.so" in capfd.readouterr().err
+"""
+    outcome = run(tmp_path, {"test_a.py": code}, "--sandbox-env=LD_PRELOAD=/nonexistent.so", "-s")
+    assert outcome.status == 0, outcome.text
+    # The loader complains to each program that is to preload it.
+    assert outcome.text.count("object '/nonexistent.so' from LD_PRELOAD") == 1, outcome.text

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import pytest_sandbox
+from pytest_sandbox import shipment
 from pytest_sandbox.options import OPTIONS
 
 PACKAGE = Path(pytest_sandbox.__file__).parent
@@ -28,7 +31,7 @@ LAYERS = (
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry"},
     {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
-    {"provider", "wire", "options", "scratch", "secrecy", "editable", "layout"},
+    {"provider", "wire", "options", "scratch", "secrecy", "editable", "layout", "shipment"},
     {"errors"},
 )
 
@@ -120,8 +123,38 @@ def test_nothing_imports_a_provider() -> None:
 
 def test_the_agent_needs_only_the_standard_library_and_pytest() -> None:
     allowed = set(sys.stdlib_module_names) | {"pytest", "_pytest", "xdist", "__future__"}
-    found = {module.split(".")[0] for module in imports(PACKAGE / "agent.py")}
-    assert found <= allowed, found - allowed
+    modules = [path for path in MODULES if name(path).startswith("agent")]
+    assert len(modules) > 10
+    for path in modules:
+        found = {module.split(".")[0] for module in imports(path)}
+        assert found <= allowed, (path, found - allowed)
+
+
+def test_the_agent_is_shipped_as_the_same_bytes_every_time() -> None:
+    made = shipment.agent()
+    shipment.agent.cache_clear()
+    assert shipment.agent() == made
+    with zipfile.ZipFile(io.BytesIO(made)) as archive:
+        names = archive.namelist()
+        assert names == sorted(names)
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_a_follower_imports_little() -> None:
+    """It starts again whenever a connection breaks."""
+    code = (
+        "import os, sys; before = set(sys.modules); import pytest_sandbox.agent.follow;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
+    )
+    loaded = {module for module in out.stdout.split() if not module.startswith("pytest_sandbox")}
+    assert loaded <= {"__future__"}
 
 
 def test_platform_modules_stay_in_the_local_engine() -> None:
@@ -129,8 +162,7 @@ def test_platform_modules_stay_in_the_local_engine() -> None:
         if name(path).startswith("providers/local"):
             continue
         assert not imports(path) & {"fcntl", "pwd", "resource"}, path
-        if name(path) != "agent":
-            assert not calls(path) & {"fork"}, path
+        assert not calls(path) & {"fork"}, path
 
 
 def test_below_the_plan_nothing_asks_for_options_modes_or_providers() -> None:
@@ -166,10 +198,9 @@ def test_below_the_plan_nothing_asks_for_options_modes_or_providers() -> None:
 
 
 def test_modules_are_small() -> None:
-    """A module is one noun. The agent is shipped as one file, so it may be longer."""
+    """A module is one noun."""
     for path in MODULES:
-        if name(path) != "agent":
-            assert len(path.read_text().splitlines()) <= 400, path
+        assert len(path.read_text().splitlines()) <= 400, path
 
 
 def test_an_unused_plugin_imports_nothing_heavy() -> None:

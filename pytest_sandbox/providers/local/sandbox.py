@@ -30,8 +30,6 @@ DEFAULT_ENVIRONMENT = {
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
 }
-#: See ``inside/enter.py``.
-_HELD = "PYTEST_SANDBOX_HELD_"
 
 T = TypeVar("T")
 
@@ -50,6 +48,8 @@ class LocalSandbox(Sandbox):
     root = "/sandbox"
     control = "/run/pytest-sandbox/control"
     oom_notice = "/run/pytest-sandbox/oom"
+    #: Known to ``inside/enter.py``.
+    held = "PYTEST_SANDBOX_HELD_"
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class LocalSandbox(Sandbox):
     def _order(self, command: Command) -> Message:
         environment = DEFAULT_ENVIRONMENT | dict(command.env)
         if self.demote and command.argv[: len(self.demote)] == self.demote:
-            environment = {_held(name): value for name, value in environment.items()}
+            environment = {self._held(name): value for name, value in environment.items()}
         for text in (*command.argv, *environment, *environment.values()):
             if "\0" in text:
                 raise ValueError("a null character in an argument or in the environment")
@@ -121,6 +121,11 @@ class LocalSandbox(Sandbox):
             "cwd": command.cwd or self.root,
             "env": environment,
         }
+
+    def _held(self, name: str) -> str:
+        if name.startswith("LD_") or name == "GLIBC_TUNABLES":
+            return self.held + name
+        return name
 
     async def write_file(
         self, path: str, data: bytes | AsyncIterable[bytes], *, mode: int = 0o644
@@ -232,12 +237,6 @@ class LocalSandbox(Sandbox):
                 f"A command's keeper in sandbox {self._name!r} was killed; try again."
             )
         return SandboxLost(f"Sandbox {self._name!r} is gone: {self._lost}.")
-
-
-def _held(name: str) -> str:
-    if name.startswith("LD_") or name == "GLIBC_TUNABLES":
-        return _HELD + name
-    return name
 
 
 class _Descriptors:

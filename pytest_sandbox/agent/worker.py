@@ -1,0 +1,93 @@
+"""The worker: `python -m pytest` that tells its supervisor what happens, and takes its orders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, Callable
+
+from .channel import Channel, high, read_line
+
+
+def worker(load: Callable[..., Any]) -> None:
+    """Run pytest. Does not return.
+
+    Args:
+        load: makes the modules that need pytest.
+    """
+    plan = read_line(0)
+    orders, frames = high(0), high(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    channel = Channel(frames, plan["text_limit"])
+    dump = _register_dump()
+    try:
+        _become_main(plan)
+        import pytest
+    except ImportError as error:
+        text = f"pytest cannot be imported by {sys.executable}: {error}"
+        channel.put("session", exitstatus=4, exit=None, refused=channel.text(text))
+        channel.flush()
+        sys.exit(4)
+    import shutil
+
+    parts = load("values", "collection", "reports", "plugin")
+    plugin = parts.Plugin(plan, channel, lambda: read_line(orders), dump)
+    args = [part for name in plan["block"] for part in ("-p", f"no:{name}")]
+    sys.argv[1:] = plan["args"]
+    refused = ""
+    told: str | None = None
+    try:
+        status = int(pytest.main([*args, *plan["args"]], plugins=[plugin]))
+    except pytest.exit.Exception as error:
+        status, told = error.returncode or 2, channel.text(error)
+    except KeyboardInterrupt:
+        status, told = 2, "KeyboardInterrupt"
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+        refused = channel.text(f"pytest was ended by SystemExit: {error.code}")
+    except BaseException:  # noqa: BLE001 - hooks may raise anything; Python itself would print it
+        import traceback
+
+        text = traceback.format_exc()
+        sys.stderr.write(text)
+        status, refused = 1, channel.text(text)
+    shutil.rmtree(plan["cache"], ignore_errors=True)
+    if told is None:
+        told = plugin.told
+    status = max(-255, min(status, 2**31))
+    channel.put("session", exitstatus=status, exit=told, refused=refused)
+    channel.flush()
+    sys.exit(status)
+
+
+def _register_dump() -> int | None:
+    """A real-time signal on which the stacks of all threads go to the original stderr."""
+    number = getattr(signal, "SIGRTMIN", None)
+    if number is None:
+        return None
+    import faulthandler
+
+    number = int(number) + 12
+    faulthandler.register(number, file=high(2), all_threads=True, chain=False)
+    return number
+
+
+def _become_main(plan: dict[str, Any]) -> None:
+    """Look like `python -m pytest`, for what tests and multiprocessing see of it."""
+    from importlib.util import find_spec
+
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = plan["cwd"]
+    main = sys.modules["__main__"]
+    main.__dict__.pop("_boot", None)
+    spec = find_spec("pytest.__main__")
+    assert spec is not None
+    assert spec.origin is not None
+    main.__spec__, main.__file__, main.__package__ = spec, spec.origin, "pytest"
+    sys.argv[:] = [spec.origin]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv[:] = [sys.executable, "-m", "pytest", *plan["args"]]
