@@ -99,7 +99,7 @@ BOLTONS = Project(
 MORE_ITERTOOLS = Project(
     "more-itertools", "10.5.0", "5482bfef7849c25dc3c6dd53a6173ae4795da2a41a80faea6700d9f5846c5da6",
     (), (),
-    ("more_itertools/recipes.py", "return list(islice(iterable, n))", "return list(iterable)"),
+    ("more_itertools/recipes.py", "islice(iterable, n, None)", "islice(iterable, n + 1, None)"),
 )  # fmt: skip
 CACHETOOLS = Project(
     "cachetools", "5.5.0", "2cc24fb4cbe39633fb7badd9db9ca6295d766d9c2995f245725a46715d050f2a",

@@ -19,6 +19,21 @@ from .values import Values, line_number
 
 PROTOCOL = 1
 
+#: What pytest's reporter says after the last test. Plugins' own summaries are still made.
+SUMMARIES = (
+    "summary_errors",
+    "summary_failures",
+    "summary_xfailures",
+    "summary_warnings",
+    "summary_passes",
+    "summary_xpasses",
+    "short_test_summary",
+)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
 
 class Nowhere(io.StringIO):
     """Where pytest's own report goes: the host makes another."""
@@ -100,6 +115,10 @@ class Plugin:
         writer = getattr(reporter, "_tw", None)
         if writer is not None and hasattr(writer, "_file"):
             writer._file = Nowhere()
+            # Nobody reads them here, and rendering all failures again costs as much as running.
+            for name in SUMMARIES:
+                if hasattr(reporter, name):
+                    setattr(reporter, name, _nothing)
         self._reports.hold = manager.hasplugin("rerunfailures")
         workspace = os.path.realpath(self._plan["workspace"])
         where = os.path.relpath(os.path.realpath(rootdir), workspace)

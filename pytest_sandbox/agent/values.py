@@ -73,12 +73,16 @@ class Values:
         return name[len(self.root) :] if self.root and name.startswith(self.root) else name
 
     def subtest(self, context: Any) -> dict[str, Any]:
-        # pytest keeps representations there since 9.1, pytest-subtests the objects.
+        # pytest 9.1 keeps representations there, 9.0 objects that it shortens when it shows
+        # them, and pytest-subtests objects that it shows whole.
         kept = hasattr(type(context), "__post_init__")
+        represent = repr
+        if type(context).__module__.startswith("_pytest."):
+            from _pytest._io.saferepr import saferepr as represent
         kwargs = {}
         for key, value in list(context.kwargs.items())[:64]:
             try:
-                kwargs[short(key)] = self.text(value if kept else repr(value))
+                kwargs[short(key)] = self.text(value if kept else represent(value))
             except Exception as error:  # noqa: BLE001 - a test's object
                 kwargs[short(key)] = f"<repr() raised {type(error).__name__}>"
         return {"msg": None if context.msg is None else self.text(context.msg), "kwargs": kwargs}
