@@ -210,7 +210,7 @@ def test_junitxml(stage: Stage) -> None:
 
 
 def test_internal_errors_are_the_sandboxs_own(stage: Stage) -> None:
-    frames = [HELLO, wire.InternalError(n=0, text="Traceback\nboom")]
+    frames: list[wire.Frame] = [HELLO, wire.InternalError(n=0, text="Traceback\nboom")]
     result = stage.run(FakeProvider(frames, hang=True))
     result.stdout.fnmatch_lines(["INTERNALERROR> boom"])
     result.stdout.no_fnmatch_line("*mirror.py*")
