@@ -24,9 +24,12 @@ from pathlib import Path
 
 import anyio
 
+from pytest_sandbox import shipment
 from pytest_sandbox.interpreters import find_interpreter
 from pytest_sandbox.provider import Command, SandboxSpec
 from pytest_sandbox.providers.local import LocalProvider
+from pytest_sandbox.workspace import Workspace
+from tests.pypi import MORE_ITERTOOLS
 
 CPUACCT = Path("/sys/fs/cgroup/cpuacct")
 ROOT = Path(__file__).parent.parent
@@ -120,8 +123,11 @@ def startup(folder: Path, rounds: int) -> None:
 def compare(label: str, repo: Path, folder: Path, rounds: int, tests: int) -> None:
     env = environment(folder)
     pytest = [sys.executable, "-m", "pytest", "-q"]
-    mirrored = [*pytest, "-p", "pytest_sandbox.plugin", "--sandbox=local",
-                f"--sandbox-venv={sys.prefix}", "--sandbox-env=PYTEST_DISABLE_PLUGIN_AUTOLOAD"]  # fmt: skip
+    mirrored = [
+        *pytest,
+        *("-p", "pytest_sandbox.plugin", "--sandbox=local"),
+        *(f"--sandbox-venv={sys.prefix}", "--sandbox-env=PYTEST_DISABLE_PLUGIN_AUTOLOAD"),
+    ]
     pairs = paired(rounds, lambda: run(pytest, repo, env), lambda: run(mirrored, repo, env))
     wall = median([b.wall / a.wall for a, b in pairs])
     extra = median([b.wall - a.wall for a, b in pairs])
@@ -157,19 +163,23 @@ def suite(folder: Path, rounds: int) -> None:
 
 
 def project(folder: Path, rounds: int) -> None:
-    """A real project: the source distribution of more-itertools."""
-    name, version = "more-itertools", "10.8.0"
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]
-    subprocess.run(
-        [*command, "--no-build-isolation", f"{name}=={version}", "-d", str(folder)], check=True
+    """A real project: the source distribution of more-itertools; and what is sent for it."""
+    found = MORE_ITERTOOLS
+    source = folder / "project"
+    source.mkdir()
+    repo = found.make(source)
+    label = f"{found.name} {found.version}"
+    compare(f"{label} (664 tests)", repo, folder, rounds, 664)
+    with Workspace.open(repo, exact=True) as workspace:
+        base = workspace.commit("HEAD")
+        candidate = workspace.apply(base, found.patch(repo), name="patch").tree
+        whole = sum(map(len, workspace.archive(base)))
+        delta = sum(map(len, workspace.delta_archive(base, candidate)))
+    agent = len(shipment.agent())
+    print(
+        f"| {label}: bytes sent | {whole:,} once for the base and its environment; "
+        f"{delta:,} for a patch, and {agent:,} for the agent |"
     )
-    (archive,) = folder.glob("more_itertools*.tar.gz")
-    subprocess.run(["tar", "-xf", str(archive)], cwd=folder, check=True)
-    (repo,) = [path for path in folder.glob("more_itertools-*") if path.is_dir()]
-    git(repo, "init", "-q")
-    git(repo, "add", ".")
-    git(repo, "commit", "-qm", version)
-    compare(f"{name} {version} (775 tests)", repo, folder, rounds, 775)
 
 
 def fork(folder: Path, rounds: int) -> None:

@@ -6,10 +6,12 @@ and fixture repository, and writes docs/compatibility.md.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,33 +165,40 @@ def pairs(suite: str | pypi.Project) -> list[tuple[str, str]]:
     return [pair for pair in PAIRS if isinstance(suite, str) or suite.admits(pair[1])]
 
 
+def row(suite: str | pypi.Project, python: str, version: str) -> tuple[str, bool]:
+    """One line of the table, and whether the runs were equal."""
+    summaries, verdict = [], "equal"
+    for changed in (False, True):
+        with tempfile.TemporaryDirectory(prefix="comparison-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            if isinstance(suite, str):
+                runs = fixture(suite, "good" if changed else None, python, version, folder)
+            else:
+                runs = project(suite, changed, python, version, folder)
+        try:
+            same(runs.direct, runs.mirrored)
+        except AssertionError as error:
+            verdict = "**differs**"
+            print(str(error)[-2000:], file=sys.stderr)
+        summaries.append(counts(runs.direct))
+    label = suite if isinstance(suite, str) else f"{suite.name} {suite.version}"
+    number = version.removeprefix("pytest==")
+    line = f"| {label} | {python} | {number} | {'; '.join(summaries)} | {verdict} |\n"
+    return line, verdict == "equal"
+
+
 def main() -> int:
-    rows = []
-    unequal = 0
     suites: list[str | pypi.Project] = [*FIXTURES, *pypi.PROJECTS]
-    for suite in suites:
-        for python, version in pairs(suite):
-            summaries, verdict = [], "equal"
-            for changed in (False, True):
-                with tempfile.TemporaryDirectory(prefix="comparison-") as name:
-                    folder = Path(name)
-                    folder.chmod(0o755)
-                    if isinstance(suite, str):
-                        patch = "good" if changed else None
-                        runs = fixture(suite, patch, python, version, folder)
-                    else:
-                        runs = project(suite, changed, python, version, folder)
-                try:
-                    same(runs.direct, runs.mirrored)
-                except AssertionError as error:
-                    verdict, unequal = "**differs**", unequal + 1
-                    print(str(error)[-2000:], file=sys.stderr)
-                summaries.append(runs.direct.summary)
-            label = suite if isinstance(suite, str) else f"{suite.name} {suite.version}"
-            number = version.removeprefix("pytest==")
-            rows.append(f"| {label} | {python} | {number} | {'; '.join(summaries)} | {verdict} |\n")
-            print(rows[-1], end="", flush=True)
-    PAGE.write_text(_HEAD + "".join(rows))
+    tasks = [(suite, *pair) for suite in suites for pair in pairs(suite)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        lines = []
+        unequal = 0
+        for line, equal in pool.map(lambda task: row(*task), tasks):
+            print(line, end="", flush=True)
+            lines.append(line)
+            unequal += not equal
+            PAGE.write_text(_HEAD + "".join(lines))
     return 1 if unequal else 0
 
 
