@@ -99,6 +99,8 @@ def median(values: Sequence[float]) -> float:
 
 def environment(folder: Path) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "XDG"))}
+    # Users have compiled files; without them every start compiles every plugin anew.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     # What else is installed here would be loaded too, and drown what is measured.
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return {**env, "XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state")}
