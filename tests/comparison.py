@@ -153,7 +153,8 @@ _HEAD = """# Pairs that were compared
 Made by `python -m tests.comparison`; `.ci/soak` compares the same pairs. Each row is a suite that
 was run directly and in a sandbox, without a patch and with one: the same tests, in the same order,
 with the same outcomes of every phase, exit status, summary, properties and captured output. pytest
-9 needs Python 3.10; pytest 6 does not work on Python 3.10 and later.
+9 needs Python 3.10; pytest 6 does not work on Python 3.10 and later. A pair without a
+row has not been compared.
 
 | suite | Python | pytest | outcomes without and with a patch | |
 |---|---|---|---|---|
@@ -190,15 +191,19 @@ def row(suite: str | pypi.Project, python: str, version: str) -> tuple[str, bool
 
 def main() -> int:
     suites: list[str | pypi.Project] = [*FIXTURES, *pypi.PROJECTS]
-    tasks = [(suite, *pair) for suite in suites for pair in pairs(suite)]
+    order = [(suite, *pair) for suite in suites for pair in pairs(suite)]
+    # Pair by pair, so that a table cut short has every suite.
+    tasks = sorted(order, key=lambda task: PAIRS.index((task[1], task[2])) * 7 % len(PAIRS))
+    lines: dict[tuple[object, str, str], str] = {}
+    unequal = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        lines = []
-        unequal = 0
-        for line, equal in pool.map(lambda task: row(*task), tasks):
+        for task, (line, equal) in zip(
+            tasks, pool.map(lambda task: row(*task), tasks), strict=True
+        ):
             print(line, end="", flush=True)
-            lines.append(line)
+            lines[task] = line
             unequal += not equal
-            PAGE.write_text(_HEAD + "".join(lines))
+            PAGE.write_text(_HEAD + "".join(lines[task] for task in order if task in lines))
     return 1 if unequal else 0
 
 
