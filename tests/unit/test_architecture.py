@@ -27,14 +27,17 @@ LAYERS = (
     {"grading"},
     {"mirror", "api", "conformance"},
     {"assemble", "items", "progress", "feed", "hookspecs", "artifacts", "sides", "guard"},
+    {"integrity", "baseline"},
     {"results", "fallback", "doctor"},
     {"runner"},
     {"prepare", "reaper", "relay"},
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry", "patience"},
+    {"protection"},
     {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
     {"provider"},
     {"gate", "wire", "options", "scratch", "secrecy", "editable", "layout", "shipment"},
+    {"findings"},
     {"errors"},
 )
 
