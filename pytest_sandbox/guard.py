@@ -35,7 +35,7 @@ def wanted(args: list[str], environ: Mapping[str, str]) -> bool:
             args = [*shlex.split(more), *args]
         except ValueError:
             pass  # pytest itself will say what is wrong with it
-    if any(arg.startswith("--sandbox-predictions") for arg in args):
+    if any(arg.startswith(("--sandbox-predictions", "--sandbox-derive")) for arg in args):
         return False  # candidates are graded: what runs here are items of tasks
     named = any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in args)
     return named or environ.get("PYTEST_SANDBOX", "").lower() not in OFF

@@ -210,6 +210,8 @@ GRADING: Final[tuple[Option, ...]] = (
            "runs that disagree make it flaky.", whole, "N", 0, ini=False),
     Option("results", "The folder of results.jsonl and the reports. What is in it is not graded "
            "again.", str, "PATH", "sandbox-results", ini=False),
+    Option("repeats", "How often --sandbox-derive runs base and gold each, to find tests that are "
+           "flaky.", count, "K", 3, ini=False),
     Option("shard", "Grade one share of the candidates, such as 3/8, for machines that each take "
            "another.", share, "N/M", ini=False),
 )  # fmt: skip

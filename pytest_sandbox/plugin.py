@@ -53,6 +53,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
             kind: Any = "linelist" if option.many else "string"
             parser.addini(option.key, option.help, type=kind, default=None)
     group.addoption(
+        "--sandbox-derive", action="store_true", default=False,
+        help="Run the base and the gold patch of each task file among the arguments, and write "
+        "the tests that decide it into the file.",
+    )  # fmt: skip
+    group.addoption(
         "--sandbox-reap", action="store_true", default=False,
         help="End what dead sessions left behind, and exit. With --sandbox=e2b,... also "
         "what is ours in those accounts and old, whichever machine made it.",
@@ -113,12 +118,17 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         from pytest_sandbox import housekeeping
 
         return housekeeping.main(config)
-    if not config.stash.get(_MIRROR, False) and not option.sandbox_predictions:
+    grades = option.sandbox_predictions or option.sandbox_derive
+    if not config.stash.get(_MIRROR, False) and not grades:
         return None
     from pytest_sandbox.errors import SandboxError
 
     try:
-        if option.sandbox_predictions:
+        if option.sandbox_derive:
+            from pytest_sandbox.grading import deriving
+
+            deriving.start(config, others=_other_providers(config))
+        elif option.sandbox_predictions:
             from pytest_sandbox.grading import session
 
             session.start(config, others=_other_providers(config))

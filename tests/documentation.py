@@ -23,6 +23,8 @@ cannot turn `--sandbox` on.
 """
 
 _COMMANDS = (
+    ("--sandbox-derive", "Run the base and the gold patch of each task file among the arguments, "
+     "and write the tests that decide it into the file."),
     ("--sandbox-doctor", "Say what each provider needs and what is missing, and exit."),
     ("--sandbox-reap", "End what dead sessions left behind, and exit; with `--sandbox=e2b,...` "
      "also what is ours in those accounts and older than `--sandbox-reap-age` (6h)."),

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,6 +22,7 @@ import platformdirs
 
 from pytest_sandbox import assemble, inside, plan, registry
 from pytest_sandbox.consumer import Phase
+from pytest_sandbox.durations import Durations
 from pytest_sandbox.errors import (
     BadInput,
     InfraError,
@@ -31,45 +30,22 @@ from pytest_sandbox.errors import (
     ProviderUnavailable,
     SandboxError,
 )
-from pytest_sandbox.grading.compose import Composed, Unfit, compose
-from pytest_sandbox.grading.model import Candidate, Task, Verdict
+from pytest_sandbox.grading import planning
+from pytest_sandbox.grading.budget import Budget, OverBudget
+from pytest_sandbox.grading.compose import Unfit
+from pytest_sandbox.grading.derivation import Derived, derive
+from pytest_sandbox.grading.model import Candidate, Observed, Task, Verdict
+from pytest_sandbox.grading.planning import Planner
 from pytest_sandbox.grading.repositories import Repositories
+from pytest_sandbox.grading.runs import Runs
+from pytest_sandbox.grading.turns import Turns
 from pytest_sandbox.grading.verdict import grade, observed, settled
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import Recorder, RunResult
-from pytest_sandbox.runner import boundary, execute
 
-#: Part of every key: verdicts that an older version gave are not reused.
-_FORMAT = "1"
+T = TypeVar("T")
 
-
-class OverBudget(BadInput):
-    """What may be spent is spent: nothing more is started."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """What may be spent; None for no bound. Counts what has ended."""
-
-    dollars: float | None = None
-    seconds: float | None = None
-    spent_dollars: float = 0.0
-    spent_seconds: float = 0.0
-
-    def check(self) -> None:
-        """Raises OverBudget."""
-        over_money = self.dollars is not None and self.spent_dollars >= self.dollars
-        over_time = self.seconds is not None and self.spent_seconds >= self.seconds
-        if over_money or over_time:
-            raise OverBudget(
-                f"the budget is spent (about ${self.spent_dollars:.2f}, "
-                f"{self.spent_seconds:.0f} sandbox-seconds); raise --sandbox-budget, and what is "
-                "graded already is not graded again"
-            )
-
-    def add(self, run: RunResult) -> None:
-        self.spent_dollars += run.cost or 0.0
-        self.spent_seconds += sum(usage.seconds for usage in run.usages)
+#: Times that base and gold are run to see which tests are flaky.
+REPEATS: Final = 3
 
 
 class Grader:
@@ -83,6 +59,7 @@ class Grader:
             runs that disagree make it ``flaky``.
         known: verdicts of earlier runs by key (``Verdict.record["key"]``); they cost nothing.
         on_verdict: told of each verdict once, before ``grade`` returns.
+        cache: the folder of repositories and durations; this user's by default.
         options: those of ``run_tests``; a task's own come first.
     """
 
@@ -108,14 +85,15 @@ class Grader:
         self._on_verdict = on_verdict
         self._on_phase = on_phase
         self._options = options
-        self._workers = anyio.Semaphore(workers)
-        self._repositories = Repositories(
-            cache or platformdirs.user_cache_path("pytest-sandbox") / "repositories"
-        )
-        self._preparing: dict[str, anyio.Lock] = {}
+        self._turns = Turns(workers)
+        folder = cache or platformdirs.user_cache_path("pytest-sandbox")
+        self._repositories = Repositories(folder / "repositories")
+        self._durations = Durations(folder / "durations" / "tasks.json")
         self._running: dict[str, asyncio.Future[Verdict]] = {}
         self._resources = AsyncExitStack()
         self._provider: Provider
+        self._planner: Planner
+        self._runs: Runs
 
     async def __aenter__(self) -> Self:
         await self._resources.__aenter__()
@@ -129,6 +107,14 @@ class Grader:
                 await self._provider.check()
             else:
                 self._provider = self._named
+            self._planner = Planner(self._repositories, self._provider, self._options)
+            self._runs = Runs(
+                self._provider,
+                retries=self._retries,
+                budget=self._budget,
+                on_phase=self._on_phase,
+            )
+            self._resources.callback(self._durations.save)
         except BaseException:
             await self._resources.aclose()
             raise
@@ -165,13 +151,15 @@ class Grader:
         fixed = partial(Verdict, task_id=task.id, candidate=candidate.name)
         if task.unsupported is not None:
             return fixed(outcome="unsupported", reason=task.unsupported)
+        if not task.fail_to_pass and not task.pass_to_pass:
+            return fixed(outcome="base_broken", reason=_NOT_DERIVED)
         try:
-            run, composed = await anyio.to_thread.run_sync(self._planned, task, candidate)
+            run, composed = await anyio.to_thread.run_sync(self._planner.candidate, task, candidate)
         except Unfit as unfit:
             return fixed(outcome=unfit.outcome, reason=unfit.reason)
         except BadInput as error:
             return fixed(outcome="base_broken", reason=str(error))
-        key = _key(task, run, composed)
+        key = planning.key(task, run, composed)
         record = {
             "key": key,
             "base": run.base.commit,
@@ -204,7 +192,7 @@ class Grader:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._running[key] = future
         try:
-            async with self._workers:
+            async with self._turns.turn(task.id, self.expected(task)):
                 self._budget.check()
                 verdict = await self._confirmed(task, candidate, run)
             future.set_result(verdict)
@@ -216,106 +204,108 @@ class Grader:
 
     async def _confirmed(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         """The verdict, and whether fresh sandboxes say the same."""
-        runs = [await self._patiently(task, candidate, run)]
+        runs = [await self._ran(task, candidate, run)]
         while len(runs) <= self._reruns and not runs[-1].resolved and runs[-1].scored:
-            runs.append(await self._patiently(task, candidate, run))
-        return settled(runs)
+            if self._budget.spent:
+                break
+            runs.append(await self._ran(task, candidate, run))
+        verdict = settled(runs)
+        return replace(verdict, record={**verdict.record, "runs": len(runs)})
 
-    async def _patiently(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
+    async def _ran(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         fixed = partial(Verdict, task_id=task.id, candidate=candidate.name)
-        for attempt in range(self._retries + 1):
-            recorder = Recorder(self._on_phase)
-            started = monotonic()
-            try:
-                result = await self._run(run, recorder)
-            except ProtocolError as error:
-                return fixed(outcome="tampered", reason=str(error))
-            except (InfraError, ProviderUnavailable) as error:
-                if attempt == self._retries:
-                    return fixed(outcome="infra_error", reason=str(error))
-                await anyio.sleep(2.0**attempt)
-                continue
-            except SandboxError as error:
-                return fixed(outcome="base_broken", reason=str(error))
-            self._budget.add(result)
-            seconds = monotonic() - started
-            seen = replace(observed(result), seconds=seconds)
-            record = _observations(result, seconds)
-            return grade(task, candidate.name, seen, record=record)
-        raise AssertionError("unreachable")
+        try:
+            result, record = await self._runs.run(run)
+        except OverBudget:
+            raise
+        except ProtocolError as error:
+            return fixed(outcome="tampered", reason=str(error))
+        except (InfraError, ProviderUnavailable) as error:
+            return fixed(outcome="infra_error", reason=str(error))
+        except SandboxError as error:
+            return fixed(outcome="base_broken", reason=str(error))
+        self._durations.note(_identity(task), record["seconds"])
+        seen = replace(observed(result), seconds=record["seconds"])
+        return grade(task, candidate.name, seen, record=record)
 
-    async def _run(self, run: plan.Run, recorder: Recorder) -> RunResult:
-        # One of many that need the same environment prepares it; the others wait, and use it.
-        lock = self._preparing.setdefault(run.environment.key, anyio.Lock())
-        with boundary(run.name):
-            async with lock:
-                await self._prepared(run, recorder)
-            await execute(run, self._provider, recorder, assemble.host())
-        return recorder.result(run.name)
+    def expected(self, task: Task) -> float | None:
+        """Seconds that a run of ``task`` took before; None where none is known."""
+        return self._durations.expected(_identity(task))
 
-    async def _prepared(self, run: plan.Run, recorder: Recorder) -> None:
-        from pytest_sandbox import prepare
+    # ------------------------------------------------------------ derivation
 
-        if self._provider.capabilities.snapshot and run.environment.setup.commands:
-            plan.check(run, self._provider.name, self._provider.able)
-            await prepare.prepared(run, self._provider, recorder, assemble.host())
+    async def derive(self, task: Task, repeats: int = REPEATS) -> Derived:
+        """What decides ``task``: from its base, that with its tests, and its gold patch.
 
-    def _planned(self, task: Task, candidate: Candidate) -> tuple[plan.Run, Composed]:
-        """Everything that costs nothing; in a thread."""
-        workspace = self._repositories.workspace(task.repo, task.base)
-        made = compose(workspace, task, candidate)
-        options = {**self._options, **_options(task)}
-        run, _ = assemble.make_run(
-            workspace,
-            assemble.resolver(lambda name: options.get(name), {}, {}),
-            lambda name: self._provider.able,
-            patch=None,
-            base=task.base,
-            read_ini=False,
-            compose=lambda base: made.tree,
-            provider=self._provider.name,
-            args=task.args,
-        )
-        name = f"{candidate.name} for {task.id}"
-        return replace(run, name=name), made
+        Args:
+            repeats: times that each is run; tests that do not always pass or never are flaky.
 
+        Raises:
+            OverBudget: nothing was started, as the budget is spent.
+        """
+        broken = partial(Derived, task_id=task.id)
+        if task.unsupported is not None:
+            return broken(outcome="unsupported", reason=task.unsupported)
+        if task.gold is None:
+            return broken(outcome="gold_broken", reason="the task has no gold patch")
+        gold = Candidate(task_id=task.id, name="gold", patch=task.gold, source=task.source)
+        bases: list[plan.Run] = []
+        try:
+            for tests in (False, True):
+                plan_base = partial(self._planner.base, task, tests=tests)
+                bases.append(await anyio.to_thread.run_sync(plan_base))
+            fixed, _ = await anyio.to_thread.run_sync(self._planner.candidate, task, gold)
+        except Unfit as unfit:
+            if unfit.outcome == "base_broken":
+                return broken(outcome="base_broken", reason=unfit.reason)
+            return broken(outcome="gold_broken", reason=f"{unfit.outcome}: {unfit.reason}")
+        except BadInput as error:
+            return broken(outcome="base_broken", reason=str(error))
+        plain, tested = bases
+        trees = [plain] if plain.candidate.id == tested.candidate.id else [plain, tested]
+        jobs = [(run, run is not fixed) for run in (*trees, fixed) for _ in range(repeats)]
+        try:
+            seen = await _all(partial(self._observed, task, *job) for job in jobs)
+        except OverBudget:
+            raise
+        except (InfraError, ProviderUnavailable) as error:
+            return broken(outcome="infra_error", reason=str(error))
+        except ProtocolError as error:
+            return broken(outcome="gold_broken", reason=f"tampered: {error}")
+        except SandboxError as error:
+            return broken(outcome="base_broken", reason=str(error))
+        return derive(task, seen[:repeats], seen[-2 * repeats : -repeats], seen[-repeats:])
 
-def _options(task: Task) -> dict[str, Any]:
-    """The task's word on options; nothing where it has none."""
-    found: Mapping[str, Any] = {
-        "setup": list(task.setup),
-        "setup_inputs": list(task.setup_inputs),
-        "build": list(task.build),
-        "python": task.python,
-        "image": task.image,
-        "env": [f"{name}={value}" for name, value in task.env.items()],
-        "network": "on" if task.network else None,
-        "timeout": task.timeout,
-        "memory": task.memory,
-        "cpu": task.cpus,
-    }
-    return {name: value for name, value in found.items() if value not in (None, [])}
+    async def _observed(self, task: Task, run: plan.Run, despite_errors: bool) -> Observed:
+        async with self._turns.turn(task.id, self.expected(task)):
+            self._budget.check()
+            result, record = await self._runs.run(run, despite_collection_errors=despite_errors)
+        self._durations.note(_identity(task), record["seconds"])
+        return observed(result)
 
 
-def _key(task: Task, run: plan.Run, composed: Composed) -> str:
-    """All that a verdict depends on, and no name of anybody's."""
-    content = [
-        _FORMAT, version("pytest-sandbox"), run.base.id, composed.tree.id, run.environment.key,
-        str(run.environment.interpreter.path), list(run.args), list(run.build),
-        sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
-        run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),
-        task.ids, task.profile,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+#: Why a task without lists is not run at all.
+_NOT_DERIVED: Final = (
+    "the task has neither fail_to_pass nor pass_to_pass, so nothing says what a right patch does: "
+    "`pytest FILE --sandbox-derive` runs its base and its gold patch, and writes them"
+)
 
 
-def _observations(result: RunResult, seconds: float) -> dict[str, Any]:
-    return {
-        "seconds": round(seconds, 3),
-        "sandboxes": [usage.sandbox_id for usage in result.usages],
-        "sandbox_seconds": round(sum(usage.seconds for usage in result.usages), 3),
-        "cost": result.cost,
-        "python": result.hello.python if result.hello else None,
-        "pytest": result.hello.pytest if result.hello else None,
-        "end": result.end.reason,
-    }
+async def _all(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+    """The results in their order; the first error ends the others, and is raised."""
+    tasks = [asyncio.ensure_future(_awaited(call)) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
+    return await call()
+
+
+def _identity(task: Task) -> str:
+    """What durations are kept by."""
+    return hashlib.sha256(f"{task.repo}\0{task.base}\0{task.id}".encode()).hexdigest()[:24]

@@ -79,32 +79,37 @@ def matcher(task: Task, observed: Observed) -> Callable[[str], Match]:
     return match
 
 
+def originals(observed: Observed) -> Mapping[str, tuple[str, ...]]:
+    """What was observed by the ids that pytest has: an id, and the copies that results number."""
+    return {first: tuple(copies) for first, copies in _Known(observed).copies.items()}
+
+
 class _Known:
     """The observed node ids, looked up in several ways."""
 
     def __init__(self, observed: Observed) -> None:
         #: A node id, with the copies that results number when an id is repeated: all count.
-        self._copies: dict[str, list[str]] = {}
+        self.copies: dict[str, list[str]] = {}
         for nodeid in observed.tests:
             copy = _COPY.fullmatch(nodeid)
-            first = self._copies.get(copy[1]) if copy else None
+            first = self.copies.get(copy[1]) if copy else None
             if copy and first is not None and int(copy[2]) == len(first) + 1:
                 first.append(nodeid)
             else:
-                self._copies[nodeid] = [nodeid]
+                self.copies[nodeid] = [nodeid]
         #: What a node id may be called: its own name, and the one relative to the repository.
-        self.names: dict[str, str] = {nodeid: nodeid for nodeid in self._copies}
+        self.names: dict[str, str] = {nodeid: nodeid for nodeid in self.copies}
         self.below: dict[str, str] = {}
         if observed.rootdir:
-            self.below = {f"{observed.rootdir}/{nodeid}": nodeid for nodeid in self._copies}
+            self.below = {f"{observed.rootdir}/{nodeid}": nodeid for nodeid in self.copies}
             self.names = {**self.below, **self.names}
         self._indexes: dict[Callable[[str], str | None], dict[str, list[str]]] = {}
 
     def exact(self, expected: str) -> Match:
         """By the id itself. Node ids come through the gate, which makes them printable."""
         for text in (expected, printable(expected, line=True)):
-            if text in self._copies:
-                return Match(tuple(self._copies[text]))
+            if text in self.copies:
+                return Match(tuple(self.copies[text]))
         return Match(())
 
     def by(self, key: Callable[[str], str | None], wanted: str) -> list[str]:
@@ -120,7 +125,7 @@ class _Known:
 
     def nodeids(self, names: Iterable[str]) -> tuple[str, ...]:
         firsts = dict.fromkeys(self.names[name] for name in names)
-        return tuple(nodeid for first in firsts for nodeid in self._copies[first])
+        return tuple(nodeid for first in firsts for nodeid in self.copies[first])
 
 
 def _unprefixed(text: str, roots: Iterable[str]) -> tuple[str, list[str]]:

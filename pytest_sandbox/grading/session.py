@@ -5,27 +5,26 @@ pytest's loop stays in charge of order and reports; what it waits for is under w
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from pytest_sandbox import assemble, fallback, inside, options, reaper, registry
+from pytest_sandbox import options, registry
 from pytest_sandbox.errors import BadInput, InfraError
 from pytest_sandbox.grading import predictions, sources
-from pytest_sandbox.grading.grader import Budget, Grader
+from pytest_sandbox.grading.budget import Budget
+from pytest_sandbox.grading.engine import Engine
 from pytest_sandbox.grading.items import CandidateItem, ProblemItem, TaskFile
 from pytest_sandbox.grading.model import Candidate, Task, Verdict
 from pytest_sandbox.grading.outputs import Results, annotated
-from pytest_sandbox.portal import Portal
 from pytest_sandbox.portal import Task as Job
-from pytest_sandbox.provider import Provider
 
 _PLUGIN = "pytest_sandbox_grading"
 
@@ -49,36 +48,33 @@ def start(config: pytest.Config, *, others: registry.Factories) -> None:
     if not found:
         text = "there is no prediction in what --sandbox-predictions names"
         raise BadInput("\n".join([text, *bad[:10]]))
-    run = options.resolve(cli=cli, environ=os.environ)
-    named = config.option.sandbox or run["provider"]
-    run["provider"] = named
-    provider = fallback.names(named)[0]
-    registry.factory(provider, others)
-    grading = Grading(config, chosen, run, found, bad, others)
+    grading = Grading(config, chosen, found, bad, others)
     config.pluginmanager.register(grading, _PLUGIN)
 
 
+def budget(config: pytest.Config, amount: tuple[float | None, float | None]) -> Budget:
+    """What this process may spend: with pytest-xdist, its part of the whole."""
+    parts = getattr(config, "workerinput", {}).get("workercount", 1)
+    dollars, seconds = (None if part is None else part / parts for part in amount)
+    return Budget(dollars=dollars, seconds=seconds)
+
+
 class Grading:
-    """One session's plugin. Owns the event loop, the provider and the grader."""
+    """One session's plugin. Owns the engine and the results."""
 
     def __init__(
         self,
         config: pytest.Config,
         chosen: Mapping[str, Any],
-        run: Mapping[str, Any],
         candidates: Mapping[str, list[Candidate]],
         bad: list[str],
         others: registry.Factories,
     ) -> None:
         self._config = config
         self._chosen = chosen
-        self._run = run
         self._candidates = candidates
         self._bad = bad
-        self._others = others
-        self._resources = ExitStack()
-        self._portal: Portal | None = None
-        self._grader: Grader | None = None
+        self._engine = Engine(config, others, self._settings)
         self._jobs: dict[tuple[str, str], Job[Verdict]] = {}
         self._verdicts: list[Verdict] = []
         self._missing: list[str] = []
@@ -136,70 +132,39 @@ class Grading:
         one_by_one = hasattr(self._config, "workerinput")
         elsewhere = self._config.pluginmanager.has_plugin("dsession")
         if not (option.collectonly or broken or one_by_one or elsewhere):
-            for item in session.items:
-                if isinstance(item, CandidateItem):
-                    self._begin(item.task, item.candidate)
+            for item in self._longest_first(session.items):
+                self._begin(item.task, item.candidate)
         return (yield)
+
+    def _longest_first(self, items: Iterable[pytest.Item]) -> list[CandidateItem]:
+        """By what their tasks took before; those of which nothing is known before all others."""
+        mine = [item for item in items if isinstance(item, CandidateItem)]
+        tasks = {item.task.id: item.task for item in mine}
+        seconds = {name: self._engine.expected(task) for name, task in tasks.items()}
+
+        def expected(item: CandidateItem) -> float:
+            known = seconds[item.task.id]
+            return math.inf if known is None else known
+
+        return sorted(mine, key=expected, reverse=True)
 
     def _begin(self, task: Task, candidate: Candidate) -> Job[Verdict]:
         key = (task.id, candidate.name)
         if key not in self._jobs:
-            grader, portal = self._started()
-            self._jobs[key] = portal.start(grader.grade, task, candidate)
+            self._jobs[key] = self._engine.start(lambda grader: grader.grade(task, candidate))
         return self._jobs[key]
 
     def _judge(self, task: Task, candidate: Candidate) -> Verdict:
         return self._begin(task, candidate).result()
 
-    def _started(self) -> tuple[Grader, Portal]:
-        if self._grader is None or self._portal is None:
-            self._portal = self._resources.enter_context(Portal())
-            host = assemble.host()
-            self._portal.run(reaper.at_start, host, self._others, lambda text: None)
-            provider = self._opened(self._portal)
-            dollars, seconds = self._chosen["budget"]
-            known = self._results.known()
-            grader = Grader(
-                provider,
-                workers=self._chosen["workers"],
-                reruns=self._chosen["reruns"],
-                budget=Budget(dollars=dollars, seconds=seconds),
-                known=known.get,
-                on_verdict=self._graded,
-                **self._given(),
-            )
-            self._resources.enter_context(self._portal.hold(grader))
-            self._grader = grader
-        return self._grader, self._portal
-
-    def _opened(self, portal: Portal) -> Provider:
-        *before, last = fallback.names(self._run["provider"])
-        for name in before:
-            try:
-                return self._open(portal, name)
-            except fallback.UNABLE:
-                continue
-        return self._open(portal, last)
-
-    def _open(self, portal: Portal, name: str) -> Provider:
-        make = registry.factory(name, self._others, assemble.account(self._run))
-        held = portal.hold(inside.provided(make, lambda phase: None))
-        provider = self._resources.enter_context(held)
-        portal.run(provider.check)
-        return provider
-
-    def _given(self) -> dict[str, Any]:
-        """What the user said on the command line or in the environment, as given."""
-        names = set(assemble.OPTION_NAMES) - {"provider", "repo", "base", "patch", "artifact_dir"}
-        cli = self._config.option
-        found = {}
-        for name in names:
-            value = getattr(cli, f"sandbox_{name}", None)
-            if value in (None, []):
-                value = os.environ.get(options.BY_NAME[name].variable)
-            if value not in (None, [], ""):
-                found[name] = value
-        return found
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "workers": self._chosen["workers"],
+            "reruns": self._chosen["reruns"],
+            "budget": budget(self._config, self._chosen["budget"]),
+            "known": self._results.known().get,
+            "on_verdict": self._graded,
+        }
 
     def _graded(self, task: Task, verdict: Verdict) -> None:
         with self._lock:
@@ -211,7 +176,7 @@ class Grading:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         try:
-            self._resources.close()
+            self._engine.close()
         finally:
             self._results.close()
         if hasattr(self._config, "workerinput"):

@@ -16,7 +16,7 @@ from pytest_sandbox.grading.fields import Problem, place, why_not_regular
 from pytest_sandbox.grading.jsonvalues import shown
 from pytest_sandbox.grading.model import Task
 
-__all__ = ["Problem", "find", "is_task_file"]
+__all__ = ["Problem", "find", "is_own", "is_task_file"]
 
 _ROWS: Final = (".jsonl", ".ndjson", ".json")
 #: Bytes of a file that are looked at to tell whether it holds tasks.
@@ -79,7 +79,7 @@ def _of(path: Path) -> Iterator[Task | Problem]:
 
 
 def _below(folder: Path, depth: int) -> Iterator[Task | Problem]:
-    if harbor.is_folder(folder) and not _ours(folder / harbor.NAME):
+    if harbor.is_folder(folder) and not is_own(folder / harbor.NAME):
         yield harbor.read(folder)
         return
     try:
@@ -101,7 +101,7 @@ def _below(folder: Path, depth: int) -> Iterator[Task | Problem]:
                 yield Problem(place(path), f"lies more than {_MAX_DEPTH} folders deep")
 
 
-def _ours(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether a task.toml is a task file of this package's, whatever lies beside it."""
     try:
         task = tomllib.loads(path.read_text("utf-8-sig")).get("task")
@@ -114,7 +114,7 @@ def _file(path: Path) -> Iterator[Task | Problem]:
     suffix = path.suffix.lower()
     if suffix in _ROWS:
         yield from swebench.read(path)
-    elif suffix == ".toml" and _is_harbor(path) and not _ours(path):
+    elif suffix == ".toml" and _is_harbor(path) and not is_own(path):
         yield harbor.read(path.parent)
     elif suffix == ".toml":
         try:

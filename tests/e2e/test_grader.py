@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.grading.grader import Budget, Grader, OverBudget
+from pytest_sandbox.grading import Budget, Grader, OverBudget
 from pytest_sandbox.grading.model import Candidate, Task, Verdict
 from tests import fixture_repos
 from tests.e2e.sessions import own_python

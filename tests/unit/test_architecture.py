@@ -34,7 +34,7 @@ LAYERS = (
     {"inside"},
     {"consumer", "plan", "account", "portal", "registry", "patience"},
     {"protection"},
-    {"environment", "interpreters", "workspace", "store", "ledger", "ini"},
+    {"environment", "interpreters", "workspace", "store", "ledger", "ini", "durations"},
     {"provider"},
     {"gate", "wire", "options", "scratch", "secrecy", "editable", "layout", "shipment"},
     {"findings"},

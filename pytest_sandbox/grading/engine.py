@@ -1,0 +1,102 @@
+"""What grades during a session: event loop, provider and grader, started when first needed.
+
+Knows no items and no results.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import pytest
+
+from pytest_sandbox import assemble, fallback, inside, options, reaper, registry
+from pytest_sandbox.grading.grader import Grader
+from pytest_sandbox.grading.model import Task
+from pytest_sandbox.portal import Portal
+from pytest_sandbox.portal import Task as Job
+from pytest_sandbox.provider import Provider
+
+T = TypeVar("T")
+
+#: What is no matter of a candidate's run.
+_NOT_GIVEN = {"provider", "repo", "base", "patch", "artifact_dir"}
+
+
+class Engine:
+    """Owns the event loop, and through it the provider and the grader.
+
+    Args:
+        others: providers that other plugins bring.
+        settings: makes the grader's arguments, when it is made.
+
+    Raises:
+        BadInput: an option cannot be used, or there is no such provider.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        others: registry.Factories,
+        settings: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._config = config
+        self._others = others
+        self._settings = settings
+        cli = lambda name: getattr(config.option, f"sandbox_{name}", None)  # noqa: E731
+        self._run = options.resolve(cli=cli, environ=os.environ)
+        self._run["provider"] = config.option.sandbox or self._run["provider"]
+        registry.factory(fallback.names(self._run["provider"])[0], others)
+        self._resources = ExitStack()
+        self._started: tuple[Grader, Portal] | None = None
+
+    def start(self, call: Callable[[Grader], Awaitable[T]]) -> Job[T]:
+        """Start what ``call`` makes of the grader, in the loop."""
+        grader, portal = self._grader()
+        return portal.start(call, grader)
+
+    def expected(self, task: Task) -> float | None:
+        """Seconds that a run of ``task`` took before; None where none is known."""
+        return self._grader()[0].expected(task)
+
+    def _grader(self) -> tuple[Grader, Portal]:
+        if self._started is None:
+            portal = self._resources.enter_context(Portal())
+            portal.run(reaper.at_start, assemble.host(), self._others, lambda text: None)
+            grader = Grader(self._opened(portal), **self._settings(), **self._given())
+            self._resources.enter_context(portal.hold(grader))
+            self._started = grader, portal
+        return self._started
+
+    def _opened(self, portal: Portal) -> Provider:
+        *before, last = fallback.names(self._run["provider"])
+        for name in before:
+            try:
+                return self._open(portal, name)
+            except fallback.UNABLE:
+                continue
+        return self._open(portal, last)
+
+    def _open(self, portal: Portal, name: str) -> Provider:
+        make = registry.factory(name, self._others, assemble.account(self._run))
+        held = portal.hold(inside.provided(make, lambda phase: None))
+        provider = self._resources.enter_context(held)
+        portal.run(provider.check)
+        return provider
+
+    def _given(self) -> dict[str, Any]:
+        """What the user said on the command line or in the environment, as given."""
+        found = {}
+        for name in set(assemble.OPTION_NAMES) - _NOT_GIVEN:
+            value = getattr(self._config.option, f"sandbox_{name}", None)
+            if value in (None, []):
+                value = os.environ.get(options.BY_NAME[name].variable)
+            if value not in (None, [], ""):
+                found[name] = value
+        return found
+
+    def close(self) -> None:
+        """End everything; what is still running is cancelled."""
+        self._resources.close()

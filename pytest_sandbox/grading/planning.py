@@ -1,0 +1,104 @@
+"""From a task and a tree to the run of it, and the key of what comes out. Starts nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from pytest_sandbox import assemble, plan
+from pytest_sandbox.grading.compose import Composed, compose, with_tests
+from pytest_sandbox.grading.model import Candidate, Task
+from pytest_sandbox.grading.repositories import Repositories
+from pytest_sandbox.provider import Provider
+from pytest_sandbox.workspace import Tree, Workspace
+
+#: Part of every key: verdicts that an older version gave are not reused.
+_FORMAT = "1"
+
+
+class Planner:
+    """Makes runs for one provider. Its methods take a while and may be called from threads.
+
+    Args:
+        options: those of ``run_tests``; a task's own come first.
+    """
+
+    def __init__(
+        self, repositories: Repositories, provider: Provider, options: Mapping[str, Any]
+    ) -> None:
+        self._repositories = repositories
+        self._provider = provider
+        self._options = options
+
+    def candidate(self, task: Task, candidate: Candidate) -> tuple[plan.Run, Composed]:
+        """The run of a candidate, as it is graded.
+
+        Raises:
+            Unfit: there is nothing to run, with the outcome.
+            BadInput: the task cannot be run.
+        """
+        workspace = self._repositories.workspace(task.repo, task.base)
+        made = compose(workspace, task, candidate)
+        run = self._made(workspace, task, lambda base: made.tree)
+        return replace(run, name=f"{candidate.name} for {task.id}"), made
+
+    def base(self, task: Task, *, tests: bool) -> plan.Run:
+        """The run of the base as it is, or with the task's test patch.
+
+        Raises:
+            Unfit, BadInput: the task cannot be run.
+        """
+        workspace = self._repositories.workspace(task.repo, task.base)
+        tree = workspace.commit(task.base)
+        if tests:
+            tree = with_tests(workspace, task, tree)
+        run = self._made(workspace, task, lambda base: tree)
+        return replace(run, name=f"base{' with tests' if tests else ''} of {task.id}")
+
+    def _made(self, workspace: Workspace, task: Task, compose: Callable[[Tree], Tree]) -> plan.Run:
+        options = {**self._options, **_options(task)}
+        run, _ = assemble.make_run(
+            workspace,
+            assemble.resolver(lambda name: options.get(name), {}, {}),
+            lambda name: self._provider.able,
+            patch=None,
+            base=task.base,
+            read_ini=False,
+            compose=compose,
+            provider=self._provider.name,
+            args=task.args,
+        )
+        return run
+
+
+def _options(task: Task) -> dict[str, Any]:
+    """The task's word on options; nothing where it has none."""
+    found: Mapping[str, Any] = {
+        "setup": list(task.setup),
+        "setup_inputs": list(task.setup_inputs),
+        "build": list(task.build),
+        "python": task.python,
+        "image": task.image,
+        "env": [f"{name}={value}" for name, value in task.env.items()],
+        "network": "on" if task.network else None,
+        "timeout": task.timeout,
+        "memory": task.memory,
+        "cpu": task.cpus,
+    }
+    return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def key(task: Task, run: plan.Run, composed: Composed) -> str:
+    """All that a verdict depends on, and no name of anybody's."""
+    content = [
+        _FORMAT, version("pytest-sandbox"), run.base.id, composed.tree.id, run.environment.key,
+        str(run.environment.interpreter.path), list(run.args), list(run.build),
+        sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
+        run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),
+        task.ids, task.profile,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

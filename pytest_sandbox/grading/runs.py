@@ -1,0 +1,129 @@
+"""Runs on one provider: an environment is prepared once, and what was lost is run again.
+
+Knows neither tasks nor candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+import anyio
+
+from pytest_sandbox import assemble, plan, prepare
+from pytest_sandbox.consumer import Phase, Selection, Usage
+from pytest_sandbox.errors import InfraError, ProviderUnavailable
+from pytest_sandbox.grading.budget import Budget, OverBudget
+from pytest_sandbox.provider import Provider
+from pytest_sandbox.results import Recorder, RunResult
+from pytest_sandbox.runner import boundary, execute
+
+
+class Runs:
+    """Carries out runs.
+
+    Args:
+        retries: times that an infrastructure failure is tried again.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        retries: int,
+        budget: Budget,
+        on_phase: Callable[[Phase], None],
+    ) -> None:
+        self._provider = provider
+        self._retries = retries
+        self._budget = budget
+        self._on_phase = on_phase
+        self._preparing: dict[str, anyio.Lock] = {}
+
+    async def run(
+        self, run: plan.Run, *, despite_collection_errors: bool = False
+    ) -> tuple[RunResult, dict[str, Any]]:
+        """What came out, and what is to be recorded of how.
+
+        Args:
+            despite_collection_errors: run what could be collected; pytest runs nothing then.
+
+        Raises:
+            OverBudget: it was stopped because nothing more may be spent.
+            SandboxError: as ``execute``; InfraError and ProviderUnavailable after all tries.
+        """
+        attempt = 0
+        while True:
+            recorder = _Recorder(self._on_phase, self._budget, despite_collection_errors)
+            affordable = self._affordable(run)
+            started = monotonic()
+            try:
+                result = await self._once(affordable, recorder)
+            except (InfraError, ProviderUnavailable):
+                if attempt == self._retries or self._budget.spent:
+                    raise
+                await anyio.sleep(2.0**attempt)
+                attempt += 1
+                continue
+            if result.end.reason == "timeout" and affordable is not run:
+                raise OverBudget(
+                    f"{run.name}: stopped where the budget ended, before its own time limit; it "
+                    "has no score. Raise --sandbox-budget"
+                )
+            return result, _observations(result, monotonic() - started)
+
+    def _affordable(self, run: plan.Run) -> plan.Run:
+        """The run, with no longer to live than may be paid for."""
+        left = self._budget.left
+        if left is None or left >= run.limits.run:
+            return run
+        return replace(run, limits=replace(run.limits, run=max(1.0, left)))
+
+    async def _once(self, run: plan.Run, recorder: Recorder) -> RunResult:
+        # One of many that need the same environment prepares it; the others wait, and use it.
+        lock = self._preparing.setdefault(run.environment.key, anyio.Lock())
+        with boundary(run.name):
+            async with lock:
+                await self._prepared(run, recorder)
+            await execute(run, self._provider, recorder, assemble.host())
+        return recorder.result(run.name)
+
+    async def _prepared(self, run: plan.Run, recorder: Recorder) -> None:
+        if self._provider.capabilities.snapshot and run.environment.setup.commands:
+            plan.check(run, self._provider.name, self._provider.able)
+            await prepare.prepared(run, self._provider, recorder, assemble.host())
+
+
+class _Recorder(Recorder):
+    """Pays for each sandbox as it ends, also where nothing comes of the run."""
+
+    def __init__(
+        self, on_phase: Callable[[Phase], None], budget: Budget, despite_errors: bool
+    ) -> None:
+        super().__init__(on_phase)
+        self._budget = budget
+        self._despite_errors = despite_errors
+
+    def used(self, usage: Usage) -> None:
+        super().used(usage)
+        self._budget.add(usage)
+
+    async def select(self) -> Selection:
+        if not self._despite_errors:
+            return await super().select()
+        self.choose(range(len(self._items)))
+        return Selection(self._chosen)
+
+
+def _observations(result: RunResult, seconds: float) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 3),
+        "sandboxes": [usage.sandbox_id for usage in result.usages],
+        "sandbox_seconds": round(sum(usage.seconds for usage in result.usages), 3),
+        "cost": result.cost,
+        "python": result.hello.python if result.hello else None,
+        "pytest": result.hello.pytest if result.hello else None,
+        "end": result.end.reason,
+    }
