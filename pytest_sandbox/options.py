@@ -214,6 +214,9 @@ GRADING: Final[tuple[Option, ...]] = (
            "flaky.", count, "K", 3, ini=False),
     Option("shard", "Grade one share of the candidates, such as 3/8, for machines that each take "
            "another.", share, "N/M", ini=False),
+    Option("merge", "Run nothing: put together the results of other sessions, such as shards, "
+           "found in this folder and below it. May be repeated.", str, "DIR", (), many=True,
+           ini=False),
 )  # fmt: skip
 
 BY_NAME: Final = {option.name: option for option in OPTIONS}

@@ -144,6 +144,8 @@ class Grader:
             text = candidate.encode() if isinstance(candidate, str) else candidate
             candidate = Candidate(task_id=task.id, name=name, patch=text, source="")
         verdict = await self._grade(task, candidate)
+        ids = planning.identity(task, candidate.patch)
+        verdict = replace(verdict, record={**verdict.record, **ids})
         self._on_verdict(task, verdict)
         return verdict
 

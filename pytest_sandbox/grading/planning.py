@@ -9,6 +9,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from pytest_sandbox import assemble, plan
 from pytest_sandbox.grading.compose import Composed, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
@@ -102,3 +104,18 @@ def key(task: Task, run: plan.Run, composed: Composed) -> str:
         task.ids, task.profile,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def identity(task: Task, patch: bytes | None) -> dict[str, str | None]:
+    """What a verdict is about, in two digests: the task, wherever it lies, and the patch."""
+    content = {
+        name: value
+        for name, value in msgspec.to_builtins(task).items()
+        # Paths of one machine, and what only reports carry.
+        if name not in ("source", "repo", "extra")
+    }
+    text = json.dumps(content, sort_keys=True).encode()
+    return {
+        "task": hashlib.sha256(text).hexdigest()[:32],
+        "patch": None if patch is None else hashlib.sha256(patch).hexdigest(),
+    }

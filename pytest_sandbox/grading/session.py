@@ -22,6 +22,7 @@ from pytest_sandbox.grading import predictions, sources
 from pytest_sandbox.grading.budget import Budget
 from pytest_sandbox.grading.engine import Engine
 from pytest_sandbox.grading.items import CandidateItem, ProblemItem, TaskFile
+from pytest_sandbox.grading.merging import Merged
 from pytest_sandbox.grading.model import Candidate, Task, Verdict
 from pytest_sandbox.grading.outputs import Results, annotated
 from pytest_sandbox.portal import Task as Job
@@ -75,6 +76,8 @@ class Grading:
         self._candidates = candidates
         self._bad = bad
         self._engine = Engine(config, others, self._settings)
+        merged = [Path(config.invocation_params.dir, name) for name in chosen["merge"]]
+        self._merged = Merged(merged) if merged else None
         self._jobs: dict[tuple[str, str], Job[Verdict]] = {}
         self._verdicts: list[Verdict] = []
         self._missing: list[str] = []
@@ -131,7 +134,8 @@ class Grading:
         broken = session.testsfailed and not option.continue_on_collection_errors
         one_by_one = hasattr(self._config, "workerinput")
         elsewhere = self._config.pluginmanager.has_plugin("dsession")
-        if not (option.collectonly or broken or one_by_one or elsewhere):
+        runs = self._merged is None
+        if runs and not (option.collectonly or broken or one_by_one or elsewhere):
             for item in self._longest_first(session.items):
                 self._begin(item.task, item.candidate)
         return (yield)
@@ -155,7 +159,11 @@ class Grading:
         return self._jobs[key]
 
     def _judge(self, task: Task, candidate: Candidate) -> Verdict:
-        return self._begin(task, candidate).result()
+        if self._merged is None:
+            return self._begin(task, candidate).result()
+        verdict = self._merged.verdict(task, candidate)
+        self._graded(task, verdict)
+        return verdict
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,10 +119,50 @@ def test_under_github_actions(stage: Path, tmp_path: Path) -> None:
     assert "calc-1" in page.read_text()
 
 
-def test_shares_are_all_of_it(stage: Path) -> None:
-    for share in ("1/2", "2/2"):
-        grade(stage, f"--sandbox-shard={share}")
-    assert set(results(stage)) == set(PATCHES)
+def reports(folder: Path) -> dict[str, Any]:
+    """What a session says of its candidates, without times and sandboxes."""
+    ctrf = json.loads((folder / "ctrf-report.json").read_text())["results"]
+    found: dict[str, Any] = {
+        "ctrf": [(test["name"], test["status"], test.get("message")) for test in ctrf["tests"]],
+        "counts": {name: ctrf["summary"][name] for name in ("tests", "passed", "failed", "other")},
+    }
+    for path in sorted(folder.rglob("*.json")):
+        if path.name != "ctrf-report.json":
+            found[str(path.relative_to(folder))] = json.loads(path.read_text())
+    return found
+
+
+def test_shares_put_together_are_one_session(stage: Path) -> None:
+    whole = grade(stage, "--sandbox-results=whole", "--junitxml=whole.xml")
+    for share in ("1/3", "2/3", "3/3"):
+        grade(stage, f"--sandbox-shard={share}", f"--sandbox-results=all/{share[0]}")
+    merged = grade(
+        stage, "--sandbox-merge=all", "--sandbox-results=merged", "--junitxml=merged.xml",
+        "--sandbox=host",
+    )  # fmt: skip
+    assert merged.returncode == whole.returncode == 1
+    assert reports(stage / "merged") == reports(stage / "whole")
+    outcomes = r"^(?:PASSED|FAILED) .*$|^resolved .*$"
+    said = [re.findall(outcomes, done.stdout, re.MULTILINE) for done in (whole, merged)]
+    assert said[0] == said[1]
+    assert len(said[0]) == len(PATCHES) + 3  # two that cannot be read, and the sum
+    # Nothing was run for it, and a shard that is not there is no score.
+    assert grade(stage, "--sandbox-merge=none").returncode == 4
+    shutil.rmtree(stage / "all" / "2")
+    less = grade(stage, "--sandbox-merge=all", "--sandbox-results=less")
+    assert less.returncode == 31
+    assert "no result for it in" in less.stdout
+
+
+def test_results_of_another_patch_are_none(stage: Path) -> None:
+    grade(stage, "-k", "good", "--sandbox-results=all/1")
+    text = (stage / "preds.jsonl").read_text().splitlines()
+    row = json.loads(text[0])
+    row["model_patch"] += "\n"
+    (stage / "preds.jsonl").write_text(json.dumps(row) + "\n")
+    done = grade(stage, "-k", "good", "--sandbox-merge=all", "--sandbox-results=merged")
+    assert done.returncode == 31
+    assert "of another task or patch" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,5 +2,6 @@
 
 from pytest_sandbox.grading.outputs.folder import Results
 from pytest_sandbox.grading.outputs.github import annotated
+from pytest_sandbox.grading.outputs.results import Entry, read
 
-__all__ = ["Results", "annotated"]
+__all__ = ["Entry", "Results", "annotated", "read"]
