@@ -19,6 +19,7 @@ from pytest_sandbox.errors import BadInput, PatchError
 from pytest_sandbox.inside import Host
 from pytest_sandbox.ledger import Ledger
 from pytest_sandbox.options import OPTIONS, resolve
+from pytest_sandbox.protection import Protection, protect
 from pytest_sandbox.provider import Capabilities
 from pytest_sandbox.store import PreparedStore
 from pytest_sandbox.workspace import Tree, Workspace
@@ -66,6 +67,7 @@ def host() -> Host:
         Ledger(state / "ledger"),
         PreparedStore(cache / "prepared"),
         tuple(option.key for option in OPTIONS if option.ini),
+        cache / "durations",
     )
 
 
@@ -77,7 +79,7 @@ def make_run(
     patch: tuple[str, bytes] | None,
     base: str | None,
     read_ini: bool,
-    compose: Callable[[Tree], Tree] | None = None,
+    compose: Callable[[Tree], Tree | Protection] | None = None,
     provider: str | None = None,
     args: Sequence[str] = (),
     cwd: str = "",
@@ -92,7 +94,8 @@ def make_run(
         patch: its name and content.
         capabilities: of the provider of that name.
         resolve_with: gives every option's value, taking the repository's ini keys.
-        compose: what to run, made of the base; instead of a patch.
+        compose: what to run, made of the base, instead of a patch: a tree that is trusted, or
+            one to score.
         provider: the one of several to make the run for; the first when None.
         read_ini: the repository's own ``sandbox_*`` keys count, as they are at the base.
         directory: what relative paths in options are relative to.
@@ -117,13 +120,21 @@ def make_run(
         candidate = applied.tree
         if applied.how != "strict":
             candidate = replace(candidate, label=f"{candidate.label} ({applied.how})")
+    protection = None
     if compose is not None:
-        candidate = compose(trusted)
+        made = compose(trusted)
+        protection = made if isinstance(made, Protection) else None
+        candidate = made.scored if isinstance(made, Protection) else made
+    elif candidate is not trusted:
+        protection = protect(workspace, trusted, candidate, unprotect=options["unprotect"])
+        candidate = protection.tree
     run = plan.Run(
         name=candidate.label,
         workspace=workspace,
         base=trusted,
         candidate=candidate,
+        protection=protection,
+        integrity=options["integrity"],
         environment=_environment(
             {**options, "provider": engine},
             files,
@@ -145,6 +156,7 @@ def make_run(
         region=options["region"],
         price=options["price"],
         retries=options["retries"],
+        split=options["split"],
         keep=options["keep"],
         live=live,
         columns=columns,

@@ -1,4 +1,4 @@
-"""The target's own ``sandbox_*`` ini keys, read as data from a tree.
+"""What the target's ini file says, of pytest and of us, read as data from a tree.
 
 Follows pytest's order of ini files. Nothing is imported or expanded; knows no options.
 """
@@ -31,6 +31,15 @@ _FILES = (
 def sandbox_keys(reader: Reader) -> dict[str, Any]:
     """The ``sandbox_*`` keys of the first ini file that pytest would choose.
 
+    Raises nothing: see ``pytest_keys``.
+    """
+    found = pytest_keys(reader)
+    return {key: value for key, value in found.items() if key.startswith("sandbox_")}
+
+
+def pytest_keys(reader: Reader) -> Mapping[str, Any]:
+    """All keys of the first ini file that pytest would choose, as they are written there.
+
     A file that cannot be parsed counts as one without keys: pytest in the sandbox will say
     what is wrong with it.
     """
@@ -43,7 +52,7 @@ def sandbox_keys(reader: Reader) -> dict[str, Any]:
         except (ValueError, ParseError):
             return {}
         if found is not None:
-            return {key: value for key, value in found.items() if key.startswith("sandbox_")}
+            return found
     return {}
 
 

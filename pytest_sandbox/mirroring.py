@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from _pytest.capture import CaptureManager
 
-from pytest_sandbox import artifacts, assemble, fallback, guard, plan, registry, sides
+from pytest_sandbox import artifacts, assemble, fallback, guard, plan, protection, registry, sides
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.mirror import Mirror, Way
 from pytest_sandbox.workspace import Workspace
@@ -169,6 +169,8 @@ def _columns() -> int:
 def _notes(run: plan.Run, isolated: bool) -> list[str]:
     setup = run.environment.setup
     notes = [f"sandbox set-up: {setup.reason}"] if setup.reason else []
+    if run.protection is not None and (kept := protection.note(run.protection)):
+        notes.append(f"sandbox protects: {kept}")
     if not isolated:
         notes.append(
             "warning: the host provider isolates nothing: the tests run with your rights, "

@@ -137,6 +137,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("env", "An environment variable for the tests: NAME=VALUE, or NAME for this "
            "machine's value. May be repeated.", variable, "NAME[=VALUE]", (), many=True,
            marker=True),
+    Option("unprotect", "Files that run as the patch has them although they are tests or "
+           "configuration, as a glob relative to the repository. May be repeated.",
+           str, "GLOB", (), many=True),
+    Option("integrity", "How hard a pass is looked at: default, or full, which runs the tests "
+           "again in ways that a patch cannot tell from nothing.",
+           one_of("default", "full"), "LEVEL", "default"),
     Option("artifact", "Files to bring back, as a glob relative to the repository. May be "
            "repeated.", str, "GLOB", (), many=True),
     Option("artifact_dir", "The new folder artifacts are put in.",
@@ -169,6 +175,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("max_lifetime", "The longest a sandbox lives, likewise.", seconds, "TIME"),
     Option("price", "What a sandbox costs you an hour, in US dollars, for the estimate in the "
            "summary; by default what the provider publishes.", number, "USD"),
+    Option("split", "Share the tests among so many sandboxes, by how long they took before. Each "
+           "collects all of them, and makes its own session fixtures.", count, "N", 1, ini=False),
     Option("retries", "How often tests that have no result yet get a new sandbox when theirs is "
            "lost; 0 for never.", whole, "N", 2),
     Option("keep", "Leave the sandbox running for a look at it, until its time limit: never, "

@@ -16,11 +16,13 @@ from pytest_sandbox.errors import BadInput, Unsupported
 if TYPE_CHECKING:
     from pytest_sandbox.environment import Setup
     from pytest_sandbox.interpreters import HostVenv, Interpreter
+    from pytest_sandbox.protection import Protection
     from pytest_sandbox.provider import Capabilities
     from pytest_sandbox.workspace import Tree, Workspace
 
 History = Literal["none", "tag", "full"]
 Keep = Literal["never", "failed", "always"]
+Integrity = Literal["default", "full"]
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -71,6 +73,10 @@ class Run:
     #: What is tested; the base itself when there is no candidate.
     candidate: Tree
     environment: Environment
+    #: What became of the candidate's changes; None where the tree is trusted as it is.
+    protection: Protection | None = None
+    #: Which layers look at a run that passes.
+    integrity: Integrity = "default"
     #: For pytest in the sandbox.
     args: tuple[str, ...] = ()
     #: Where pytest starts, relative to the top of the tree.
@@ -87,6 +93,8 @@ class Run:
     region: str | None = None
     #: US dollars an hour for one sandbox; None for what the provider publishes.
     price: float | None = None
+    #: Sandboxes that share the tests.
+    split: int = 1
     #: Sandboxes that may be lost before the run is given up.
     retries: int = 2
     #: When a sandbox is left running at the end.

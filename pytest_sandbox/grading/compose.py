@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pytest_sandbox.errors import PatchError
 from pytest_sandbox.grading.model import Candidate, Outcome, Task
+from pytest_sandbox.protection import Protection, named, protect
 from pytest_sandbox.workspace import Tolerance, Tree, Workspace
 
 #: What SWE-bench's harness tries, in this order. Never ``patch --fuzz`` itself, which writes .git.
@@ -29,11 +30,9 @@ class Composed:
     """What is run, and how it came about."""
 
     base: Tree
-    tree: Tree
+    protection: Protection
     #: "strict", or the tolerance the candidate took.
     applied: str
-    #: Files the candidate changed that are as the task has them all the same.
-    restored: tuple[str, ...]
 
 
 def compose(workspace: Workspace, task: Task, candidate: Candidate) -> Composed:
@@ -51,13 +50,20 @@ def compose(workspace: Workspace, task: Task, candidate: Candidate) -> Composed:
         applied = _apply(workspace, task, base, candidate)
     except PatchError as error:
         raise Unfit(error.outcome, str(error)) from error
-    touched = _touched(workspace, base, expected)
-    globs = (*task.restore, *(_literal(path) for path in touched))
-    tree, restored = workspace.restore(applied[0], base, globs, without=touched)
-    tree = with_tests(workspace, task, tree, base=base)
-    if tree.id == expected.id:
-        raise Unfit("empty", "it changes nothing but what is taken from the task anyway")
-    return Composed(base, tree, applied[1], tuple(restored))
+    made = protect(workspace, base, applied[0], trusted=expected, restore=task.restore)
+    if made.scored.id == expected.id:
+        raise Unfit("empty", f"nothing that is run is changed by it: {_instead(made)}")
+    return Composed(base, made, applied[1])
+
+
+def _instead(made: Protection) -> str:
+    """What became of all its changes."""
+    lists = {
+        "as trusted": made.restored,
+        "not used": tuple(path for path, _ in made.dropped),
+        "tests of its own": made.own_tests,
+    }
+    return "; ".join(f"{what}: {named(paths)}" for what, paths in lists.items() if paths)
 
 
 def _apply(workspace: Workspace, task: Task, base: Tree, candidate: Candidate) -> tuple[Tree, str]:
@@ -75,19 +81,7 @@ def _apply(workspace: Workspace, task: Task, base: Tree, candidate: Candidate) -
     raise AssertionError("no way to apply a patch")
 
 
-def _touched(workspace: Workspace, base: Tree, expected: Tree) -> list[bytes]:
-    """The files that the test patch adds, changes or deletes."""
-    delta = workspace.changes(base, expected)
-    return [*(entry.path for entry in delta.changed), *delta.deleted]
-
-
-def _literal(path: bytes) -> str:
-    """A glob that matches this path only."""
-    text = path.decode("utf-8", "surrogateescape")
-    return "".join(f"[{char}]" if char in "*?[" else char for char in text)
-
-
-def with_tests(workspace: Workspace, task: Task, tree: Tree, *, base: Tree | None = None) -> Tree:
+def with_tests(workspace: Workspace, task: Task, tree: Tree) -> Tree:
     """``tree`` with the task's test patch.
 
     Raises:
@@ -98,9 +92,4 @@ def with_tests(workspace: Workspace, task: Task, tree: Tree, *, base: Tree | Non
     try:
         return workspace.apply(tree, task.test_patch, name=f"test_patch of {task.id}").tree
     except PatchError as error:
-        if base is None:
-            raise Unfit("base_broken", f"the task's test_patch: {error}") from error
-        raise Unfit(
-            "unresolved",
-            f"the task's tests cannot be put in place of what the patch added: {error}",
-        ) from error
+        raise Unfit("base_broken", f"the task's test_patch: {error}") from error

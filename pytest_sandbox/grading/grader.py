@@ -161,7 +161,7 @@ class Grader:
             return fixed(outcome=unfit.outcome, reason=unfit.reason)
         except BadInput as error:
             return fixed(outcome="base_broken", reason=str(error))
-        key = planning.key(task, run, composed)
+        key = planning.key(task, run)
         record = {
             "key": key,
             "base": run.base.commit,
@@ -170,7 +170,9 @@ class Grader:
             "environment": run.environment.key,
             "provider": self._provider.name,
             "plugin": version("pytest-sandbox"),
-            "restored": list(composed.restored),
+            "restored": list(composed.protection.restored),
+            "dropped": [list(pair) for pair in composed.protection.dropped],
+            "own_tests": list(composed.protection.own_tests),
         }
         verdict = await self._once(key, task, candidate, run)
         return replace(

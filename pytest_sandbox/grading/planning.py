@@ -15,6 +15,7 @@ from pytest_sandbox import assemble, plan
 from pytest_sandbox.grading.compose import Composed, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
 from pytest_sandbox.grading.repositories import Repositories
+from pytest_sandbox.protection import Protection
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.workspace import Tree, Workspace
 
@@ -45,7 +46,7 @@ class Planner:
         """
         workspace = self._repositories.workspace(task.repo, task.base)
         made = compose(workspace, task, candidate)
-        run = self._made(workspace, task, lambda base: made.tree)
+        run = self._made(workspace, task, lambda base: made.protection)
         return replace(run, name=f"{candidate.name} for {task.id}"), made
 
     def base(self, task: Task, *, tests: bool) -> plan.Run:
@@ -61,7 +62,9 @@ class Planner:
         run = self._made(workspace, task, lambda base: tree)
         return replace(run, name=f"base{' with tests' if tests else ''} of {task.id}")
 
-    def _made(self, workspace: Workspace, task: Task, compose: Callable[[Tree], Tree]) -> plan.Run:
+    def _made(
+        self, workspace: Workspace, task: Task, compose: Callable[[Tree], Tree | Protection]
+    ) -> plan.Run:
         options = {**self._options, **_options(task)}
         run, _ = assemble.make_run(
             workspace,
@@ -94,10 +97,10 @@ def _options(task: Task) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
-def key(task: Task, run: plan.Run, composed: Composed) -> str:
+def key(task: Task, run: plan.Run) -> str:
     """All that a verdict depends on, and no name of anybody's."""
     content = [
-        _FORMAT, version("pytest-sandbox"), run.base.id, composed.tree.id, run.environment.key,
+        _FORMAT, version("pytest-sandbox"), run.base.id, run.candidate.id, run.environment.key,
         str(run.environment.interpreter.path), list(run.args), list(run.build),
         sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
         run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),

@@ -6,10 +6,9 @@ not how tests run.
 
 from __future__ import annotations
 
-import fnmatch
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from pytest_sandbox.errors import BadInput
 from pytest_sandbox.workspace import checkout, disk, history, patches, pointers, trees
 from pytest_sandbox.workspace.archives import DELETED, NO_TIME, Archive, gather
 from pytest_sandbox.workspace.checkout import Checkout
-from pytest_sandbox.workspace.gitobjects import SYMLINK, Entry, Missing, printable, quoted
+from pytest_sandbox.workspace.gitobjects import FILE, SYMLINK, Missing, printable, quoted
+from pytest_sandbox.workspace.gitobjects import Entry as Entry
 from pytest_sandbox.workspace.gitstore import Store
 from pytest_sandbox.workspace.gitstore import git_executable as git_executable
 from pytest_sandbox.workspace.patches import Tolerance as Tolerance
@@ -208,36 +208,20 @@ class Workspace:
         made = Tree(result.tree, tree.commit, f"{printable(name)} on {tree.label}")
         return Applied(made, result.how, result.paths)
 
-    def restore(
-        self, tree: Tree, trusted: Tree, globs: Sequence[str], *, without: Collection[bytes] = ()
-    ) -> tuple[Tree, list[str]]:
-        """``tree`` with what matches ``globs`` as it is in ``trusted``; what that changed.
+    def tree_of(self, entries: Iterable[Entry]) -> str:
+        """The hash of the tree that holds exactly ``entries``, whose content is known here."""
+        return trees.build(self._store, entries)
 
-        Files that only ``tree`` has stay, but for those in ``without``. A glob matches whole
-        paths, "*" also across "/".
-        """
+    def with_files(self, tree: Tree, files: Mapping[str, bytes | None]) -> Tree:
+        """``tree`` with these contents by path; None takes a file away."""
         entries = {entry.path: entry for entry in self.files(tree)}
-        kept = {entry.path for entry in self.files(trusted)}
-        restored = [
-            path.decode("utf-8", "surrogateescape")
-            for path in without
-            if path not in kept and entries.pop(path, None) is not None
-        ]
-        for entry in self.files(trusted):
-            path = entry.path.decode("utf-8", "surrogateescape")
-            if entries.get(entry.path) == entry:
-                continue
-            if any(fnmatch.fnmatchcase(path, glob) for glob in globs):
-                # What took its place: a folder where it is a file, or a file for its folder.
-                below = entry.path + b"/"
-                above = {entry.path[:n] for n, byte in enumerate(entry.path) if byte == 0x2F}
-                for other in [p for p in entries if p.startswith(below) or p in above]:
-                    del entries[other]
-                entries[entry.path] = entry
-                restored.append(path)
-        if not restored:
-            return tree, []
-        return replace(tree, id=trees.build(self._store, entries.values())), restored
+        for path, content in files.items():
+            name = path.encode("utf-8", "surrogateescape")
+            if content is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = Entry(name, FILE, self._store.write("blob", content))
+        return replace(tree, id=self.tree_of(entries.values()))
 
     def changes(self, old: Tree, new: Tree) -> Delta:
         """What has to be written and deleted to make ``old`` into ``new``."""
