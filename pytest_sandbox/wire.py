@@ -46,6 +46,12 @@ class _Frame(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
     n: Count
 
 
+#: Who says what became of a test: itself, or the supervisor that saw how its process ended: by a
+#: signal ("crash"), by itself with a status before its session was over ("exit"), after lines that
+#: no worker sends ("protocol"), or killed for a limit.
+Cause = Literal["test", "crash", "exit", "protocol", "timeout", "memory", "output"]
+
+
 class LongRepr(_Part, frozen=True):
     """Why something failed or was skipped, as the sandbox's pytest rendered it."""
 
@@ -153,7 +159,7 @@ class Report(_Frame, frozen=True, tag="report"):
     wasxfail: Text | None = None
     subtest: Subtest | None = None
     #: Who says so: the test, or the supervisor that saw its process end.
-    cause: Literal["test", "crash", "timeout", "memory", "output"] = "test"
+    cause: Cause = "test"
 
 
 class Finish(_Frame, frozen=True, tag="finish"):
@@ -187,6 +193,30 @@ class Heartbeat(_Frame, frozen=True, tag="heartbeat"):
     elapsed: Seconds
 
 
+class Layers(_Frame, frozen=True, tag="layers"):
+    """What keeps the tests from making results, says the supervisor before the first worker.
+
+    Of a run without protection there is none.
+    """
+
+    #: "hardened", "sealed", "apart" and "init"; docs/agent-protocol.md says what they are.
+    on: Annotated[list[Word], Meta(max_length=64)]
+    #: Those that this sandbox cannot give, or not wholly, and why.
+    off: Annotated[dict[Word, Text], Meta(max_length=64)]
+
+
+class Died(_Frame, frozen=True, tag="died"):
+    """A worker ended before its session did, says the supervisor; one for each that does."""
+
+    cause: Cause
+    #: The exit status, where it ended by itself.
+    status: Annotated[int, Meta(ge=0, le=255)] | None
+    #: The test that was running; its failing report follows.
+    item: Index | None
+    phase: Literal["start", "collect", "select", "run", "stop"]
+    message: Text
+
+
 class End(_Frame, frozen=True, tag="end"):
     """Last frame. ``exitstatus`` is what the sandbox's pytest returned: shown, never believed."""
 
@@ -218,6 +248,8 @@ Frame = (
     | Output
     | InternalError
     | Heartbeat
+    | Layers
+    | Died
     | End
 )
 

@@ -12,6 +12,10 @@ from .tail import Tail
 class Nonsense(Exception):
     """The worker sent what no worker sends."""
 
+    def __init__(self, what: str, cause: str = "protocol") -> None:
+        super().__init__(what)
+        self.cause = cause
+
 
 class Over(Exception):
     """The run is over: the arguments of its end frame."""
@@ -25,8 +29,12 @@ class Again(Exception):
     """The worker was killed; the tests left go to another one."""
 
 
-def of_process(status: int, *, demoted: bool) -> str:
-    """What ``status``, of os.waitpid(), says of a worker that did not finish its session."""
+def of_process(status: int, *, demoted: bool) -> tuple[str, int | None]:
+    """What ``status``, of os.waitpid(), says of a worker that did not finish its session.
+
+    Returns:
+        It in words, and the exit status where the process ended by itself.
+    """
     number = 0
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
@@ -34,12 +42,12 @@ def of_process(status: int, *, demoted: bool) -> str:
         number = os.WEXITSTATUS(status) - 128
     if not number:
         code = os.WEXITSTATUS(status)
-        return f"the test process ended with exit status {code} before the session finished"
+        return f"the test process ended with exit status {code} before the session finished", code
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = "a signal"
-    return f"the test process was killed by {name} (signal {number})"
+    return f"the test process was killed by {name} (signal {number})", None
 
 
 def of_session(

@@ -133,6 +133,11 @@ class Progress:
         self.since = monotonic()
         self._emit("finish", {"item": item})
 
+    def tell_death(self, cause: str, text: str, status: int | None) -> None:
+        """The worker ended before its session did, or was made to."""
+        fields = {"cause": cause, "status": status, "item": self.running, "message": text}
+        self._emit("died", {**fields, "phase": self.phase})
+
     def fail(self, cause: str, text: str, dump: str = "") -> None:
         """The running test failed, says the supervisor."""
         item = self.running

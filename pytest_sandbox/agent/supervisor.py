@@ -144,7 +144,8 @@ class Supervisor:
                     sleep(gather)
         except Nonsense as nonsense:
             self._kill()
-            self._died("crash", f"the test process broke the protocol: {plain(nonsense)}")
+            text = f"the test process broke the protocol: {plain(nonsense)}"
+            self._died(nonsense.cause, text)
         except Again as again:
             self._again(str(again))
         finally:
@@ -186,7 +187,8 @@ class Supervisor:
         if self._stopped or os.path.exists(os.path.join(self._control, "stop")):
             raise Over("stopped", None, "the host asked for it")
         if progress.session is None and worker.closed is not None and now - worker.closed > 1:
-            raise Nonsense("it closed the channel to its supervisor")
+            # Tests do that which close every descriptor they find; it forges nothing.
+            raise Nonsense("it closed the channel to its supervisor", "crash")
         if progress.phase == "stop":
             if now - progress.since > GRACE:
                 self._kill()
@@ -227,6 +229,7 @@ class Supervisor:
             dump = worker.dump(progress.greeting, self._tail)
             text = f"Timeout: {text}"
         self._kill()
+        progress.tell_death(cause, text, None)
         if progress.running is not None:
             progress.fail(cause, text, dump)
         elif progress.phase != "run" or cause == "output":
@@ -246,14 +249,15 @@ class Supervisor:
                 progress.session, ready=progress.ready, failed=bool(progress.failed),
                 internal=progress.internal, tail=self._tail,
             )  # fmt: skip
-        how = ends.of_process(worker.status or 0, demoted=bool(self._plan["demote"]))
+        how, code = ends.of_process(worker.status or 0, demoted=bool(self._plan["demote"]))
         if self._oom_state() != self._oom:
-            self._died("memory", f"out of memory: {how}")
+            self._died("memory", f"out of memory: {how}", code)
         else:
-            self._died("crash", how)
+            self._died("crash" if code is None else "exit", how, code)
 
-    def _died(self, cause: str, how: str) -> None:
+    def _died(self, cause: str, how: str, code: int | None = None) -> None:
         progress = self._progress
+        progress.tell_death(cause, how, code)
         if progress.running is not None:
             how += f", while {progress.describe_running()}"
             progress.fail(cause, how)

@@ -62,6 +62,8 @@ _ENDED: Final[Mapping[str, tuple[Outcome, str]]] = {
 _KILLED: Final[Mapping[str, str]] = {
     "memory": "out of memory",
     "crash": "the process died",
+    "exit": "the process ended itself",
+    "protocol": "the process broke the protocol",
     "output": "too much output",
     "timeout": "longer than a test may take",
 }
@@ -196,7 +198,7 @@ def _outcome(
         return "collection_error", uncollected
     if not observed.tests:
         return "no_tests", "pytest found no test to run"
-    for cause in ("memory", "crash", "output", "timeout"):
+    for cause in ("memory", "crash", "exit", "protocol", "output", "timeout"):
         killed = [test for test in wrong if cause in _causes(observed, test)]
         if killed:
             outcome: Outcome = "timeout" if cause == "timeout" else "crashed"

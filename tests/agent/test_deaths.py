@@ -45,7 +45,7 @@ def test_a_crash_is_the_failure_of_one_test(
         "test_before": "...",
         "test_segv": ".F[crash]",
         "test_between": "...",
-        "test_exit": ".F[crash]",
+        "test_exit": ".F[exit]",
         "test_teardown": "..F[crash]",
         "test_after": "...",
     }
@@ -58,6 +58,33 @@ def test_a_crash_is_the_failure_of_one_test(
     assert (story.end.reason, story.end.exitstatus) == ("finished", 1)
     assert len(story.all(wire.Hello)) == 4
     assert len(story.items) == 6
+    assert [(d.cause, d.status, story.items[d.item or 0].name) for d in story.all(wire.Died)] == [
+        ("crash", None, "test_segv"), ("exit", 0, "test_exit"), ("crash", None, "test_teardown"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hook", "phase", "reason", "item"),
+    [
+        ("def pytest_configure(): os._exit(0)", "start", "died", None),
+        ("def pytest_collection_modifyitems(): os._exit(0)", "collect", "died", None),
+        ("def pytest_runtest_logreport(report):\n    report.when != 'call' or os._exit(0)", "run",
+         "finished", 0),
+        # After the last test, whose end is told with what comes next.
+        ("def pytest_runtest_logfinish(): os._exit(0)", "run", "finished", 0),
+        ("def pytest_sessionfinish(): os._exit(0)", "run", "finished", 0),
+        ("@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(): os._exit(0)", "run",
+         "finished", None),
+    ],
+)  # fmt: skip
+def test_a_process_that_ends_itself_is_told_wherever_it_does(
+    tmp_path: Path, hook: str, phase: str, reason: str, item: int | None
+) -> None:
+    files = {"conftest.py": f"import os, pytest\n{hook}\n", "test_it.py": "def test_it(): pass"}
+    story = run_agent(tmp_path, files)
+    (died,) = story.all(wire.Died)
+    assert (died.cause, died.status, died.phase, died.item) == ("exit", 0, phase, item)
+    assert (story.end.reason, story.end.exitstatus) == (reason, 1 if reason == "finished" else None)
 
 
 def test_a_hang_is_stopped_and_its_stack_shown(tmp_path: Path) -> None:
@@ -167,7 +194,7 @@ def test_tests_with_one_id_are_told_apart_after_a_crash(tmp_path: Path) -> None:
     outcomes = [(r.item, r.outcome, r.cause) for r in story.all(wire.Report) if r.when == "call"]
     assert outcomes == [
         (0, "passed", "test"),
-        (1, "failed", "crash"),
+        (1, "failed", "exit"),
         (2, "failed", "test"),
         (3, "passed", "test"),
     ]
@@ -285,7 +312,7 @@ def test_no_descendant_outlives_the_run(tmp_path: Path) -> None:
     story = run_agent(
         tmp_path, files, env=env, on_frame=lambda frame: seen.append(len(alive(mark)))
     )
-    assert story.outcomes == {"test_daemon": "...", "test_crash": ".F[crash]", "test_after": "..."}
+    assert story.outcomes == {"test_daemon": "...", "test_crash": ".F[exit]", "test_after": "..."}
     assert max(seen) > 1
     assert alive(mark) == []
 
@@ -382,7 +409,7 @@ def test_a_lie_is_a_death(tmp_path: Path) -> None:
     story = run_agent(tmp_path, files, restarts=100)
     for number, lie in enumerate(LIES):
         name = f"test_lie[{number}]"
-        assert story.outcomes[name] == ".F[crash]", lie
+        assert story.outcomes[name] == ".F[protocol]", lie
         assert "broke the protocol" in message(story, name), lie
     assert story.outcomes["test_other"] == "..."
 
@@ -415,7 +442,7 @@ def test_closing_descriptors_is_survived_or_named(tmp_path: Path) -> None:
         """
     }
     story = run_agent(tmp_path, files, "-p", "no:capture", "-p", "no:faulthandler")
-    assert story.outcomes == {"test_low": "...", "test_all": ".F[crash]", "test_after": "..."}
+    assert story.outcomes == {"test_low": "...", "test_all": ".F[exit]", "test_after": "..."}
 
 
 def test_the_working_directory_may_vanish(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ FRAMES: tuple[wire.Frame, ...] = (
     wire.Output(n=9, text="hello"),
     wire.InternalError(n=10, text="boom"),
     wire.Heartbeat(n=11, phase="run", item=None, elapsed=1.5),
-    wire.End(n=12, reason="finished", exitstatus=0),
+    wire.Layers(n=12, on=["hardened"], off={"sealed": "one user"}),
+    wire.Died(n=13, cause="exit", status=0, item=0, phase="run", message="gone"),
+    wire.End(n=14, reason="finished", exitstatus=0),
 )  # fmt: skip
 
 
