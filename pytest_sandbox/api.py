@@ -18,7 +18,8 @@ from pytest_sandbox.errors import BadInput
 from pytest_sandbox.patience import checked
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult
-from pytest_sandbox.runner import boundary, execute
+from pytest_sandbox.runner import boundary
+from pytest_sandbox.split import execute
 from pytest_sandbox.workspace import Workspace
 
 __all__ = ["RunResult", "async_run_tests", "run_tests"]

@@ -15,6 +15,8 @@ from typing import Final
 
 #: Keys that one file keeps, the newest.
 _MOST: Final = 50_000
+#: Characters of a key; one that is longer is not kept.
+_LONGEST: Final = 1000
 #: Bytes of a file that is read at all.
 _MAX_FILE: Final = 32 << 20
 
@@ -35,6 +37,8 @@ class Durations:
 
     def note(self, key: str, seconds: float) -> None:
         """``key`` took so long. Half of what is known stays: one slow run is not the rule."""
+        if len(key) > _LONGEST:
+            return
         before = self.expected(key)
         self._new[key] = round(seconds if before is None else (before + seconds) / 2, 3)
 

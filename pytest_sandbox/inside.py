@@ -48,6 +48,8 @@ class Host:
     store: PreparedStore
     #: Keys a target's ini may hold for us; its own pytest must not stumble over them.
     ini_keys: tuple[str, ...] = ()
+    #: The folder of how long tests took; None where that is not kept.
+    durations: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pytest
 from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
-from pytest_sandbox import inside, items, reaper, wire
+from pytest_sandbox import inside, items, reaper, split, wire
 from pytest_sandbox.consumer import Phase, Selection, Usage, bill
 from pytest_sandbox.errors import SandboxError
 from pytest_sandbox.fallback import first_able
@@ -29,7 +29,7 @@ from pytest_sandbox.portal import Portal, Task
 from pytest_sandbox.progress import Progress
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, complete
-from pytest_sandbox.runner import boundary, execute
+from pytest_sandbox.runner import boundary
 
 
 class Terminated(KeyboardInterrupt):
@@ -203,7 +203,7 @@ class Mirror:
         run, make = self._ways[name]
         async with inside.provided(make, self._feed.phase) as provider:
             await checked(provider)
-            return await execute(run, provider, self._feed, self._host)
+            return await split.execute(run, provider, self._feed, self._host)
 
     def _tell(self, text: str) -> None:
         self._feed.phase(Phase("create", text, announce=True))

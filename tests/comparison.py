@@ -100,9 +100,14 @@ def both(
     patch: bytes | None = None,
     pythonpath: Sequence[str] = (),
     args: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> Compared:
-    """Run the suite mirrored and directly, the latter with the patch applied to the checkout."""
-    options = [f"--sandbox-venv={python.parent.parent}"]
+    """Run the suite mirrored and directly, the latter with the patch applied to the checkout.
+
+    Args:
+        more: options of the mirrored run.
+    """
+    options = [f"--sandbox-venv={python.parent.parent}", *more]
     options += [f"--sandbox-env=PYTHONPATH={':'.join(pythonpath)}"] if pythonpath else []
     if patch is not None:
         options.append("--sandbox-patch=-")
@@ -118,7 +123,12 @@ def both(
 
 
 def fixture(
-    name: str, patch: str | None, python: str, pytest_version: str, folder: Path
+    name: str,
+    patch: str | None,
+    python: str,
+    pytest_version: str,
+    folder: Path,
+    *more: str,
 ) -> Compared:
     """One fixture repository."""
     loaded: FixtureRepo = fixture_repos.load(name)
@@ -129,11 +139,17 @@ def fixture(
         patch=None if patch is None else loaded.patches[f"{patch}.patch"].read_bytes(),
         pythonpath=[str(path) for path in loaded.expected["pythonpath"]],
         args=[str(arg) for arg in loaded.expected["args"]],
+        more=more,
     )
 
 
 def project(
-    found: pypi.Project, damaged: bool, python: str, pytest_version: str, folder: Path
+    found: pypi.Project,
+    damaged: bool,
+    python: str,
+    pytest_version: str,
+    folder: Path,
+    *more: str,
 ) -> Compared:
     """One project from PyPI."""
     (folder / "source").mkdir(parents=True)
@@ -145,6 +161,7 @@ def project(
         patch=found.patch(repo) if damaged else None,
         pythonpath=found.pythonpath,
         args=found.args,
+        more=more,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pytest_sandbox import assemble, fallback, inside, options, reaper, registry
+from pytest_sandbox.errors import BadInput
 from pytest_sandbox.grading.grader import Grader
 from pytest_sandbox.grading.model import Task
 from pytest_sandbox.portal import Portal
@@ -47,6 +48,11 @@ class Engine:
         self._settings = settings
         cli = lambda name: getattr(config.option, f"sandbox_{name}", None)  # noqa: E731
         self._run = options.resolve(cli=cli, environ=os.environ)
+        if self._run["split"] != 1:
+            raise BadInput(
+                "--sandbox-split shares one suite among sandboxes; candidates are graded at the "
+                "same time by --sandbox-workers"
+            )
         self._run["provider"] = config.option.sandbox or self._run["provider"]
         registry.factory(fallback.names(self._run["provider"])[0], others)
         self._resources = ExitStack()
