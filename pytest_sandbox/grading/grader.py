@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -34,7 +35,7 @@ from pytest_sandbox.grading import planning
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.compose import Unfit
 from pytest_sandbox.grading.derivation import Derived, derive
-from pytest_sandbox.grading.model import Candidate, Observed, Task, Verdict
+from pytest_sandbox.grading.model import Candidate, Observed, Status, Task, Verdict
 from pytest_sandbox.grading.planning import Planner
 from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.grading.runs import Runs
@@ -46,6 +47,9 @@ T = TypeVar("T")
 
 #: Times that base and gold are run to see which tests are flaky.
 REPEATS: Final = 3
+
+#: Files that pytest looks for tests in, by its default.
+_TEST_FILE = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
 
 
 class Grader:
@@ -162,7 +166,7 @@ class Grader:
         except BadInput as error:
             return fixed(outcome="base_broken", reason=str(error))
         key = planning.key(task, run)
-        record = {
+        record: dict[str, Any] = {
             "key": key,
             "base": run.base.commit,
             "base_tree": run.base.id,
@@ -175,6 +179,7 @@ class Grader:
             "own_tests": list(composed.protection.own_tests),
         }
         verdict = await self._once(key, task, candidate, run)
+        record["own_results"] = await self._own_tests(task, verdict, run)
         return replace(
             verdict,
             candidate=candidate.name,
@@ -215,6 +220,23 @@ class Grader:
             runs.append(await self._ran(task, candidate, run))
         verdict = settled(runs)
         return replace(verdict, record={**verdict.record, "runs": len(runs)})
+
+    async def _own_tests(self, task: Task, verdict: Verdict, run: plan.Run) -> dict[str, Status]:
+        """What tests say that the candidate brought; that is no part of the verdict.
+
+        They run apart: in the same process, they could mend the code for the task's tests.
+        """
+        made = run.protection
+        files = () if made is None else tuple(p for p in made.own_tests if _TEST_FILE.search(p))
+        if made is None or not files or not verdict.scored or self._budget.spent:
+            return {}
+        alone = replace(run, candidate=made.tree, args=files, name=f"own tests of {run.name}")
+        try:
+            async with self._turns.turn(task.id, None):
+                result, _ = await self._runs.run(alone)
+        except SandboxError:
+            return {}
+        return dict(observed(result).tests)
 
     async def _ran(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         fixed = partial(Verdict, task_id=task.id, candidate=candidate.name)

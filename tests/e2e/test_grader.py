@@ -81,7 +81,8 @@ def test_every_kind_of_patch_gets_its_own_verdict(tmp_path: Path) -> None:
     assert good.record["pytest"] == "9.0.2"
     by_name = {verdict.candidate: verdict for verdict in verdicts}
     # What a candidate adds is shown and not scored.
-    assert by_name["new_test"].other
+    assert set(by_name["new_test"].record["own_results"].values()) == {"passed"}
+    assert by_name["good"].record["own_results"] == {}
 
 
 def test_the_same_tree_runs_once_and_what_is_known_costs_nothing(tmp_path: Path) -> None:
