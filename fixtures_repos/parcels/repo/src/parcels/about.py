@@ -1,0 +1,3 @@
+"""What setup.py reads."""
+
+VERSION = "1.4.2"
