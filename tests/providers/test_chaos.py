@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.providers import faults
-from tests.providers.known import BAD, GOOD, Site, Told, site, summed
+from tests.providers.known import BAD, BOUND, GOOD, Site, Told, site, summed
 
 #: Of all calls.
 PROBABILITY = 0.05
@@ -57,12 +57,15 @@ async def _runs(here: Site, runs: int) -> tuple[list[Told], int, int, int]:
     told: list[Told] = []
     warm = _memory()
     turns = iter(range(runs))
+    # A connection that falls silent is given up after a minute and a half, each time it does.
+    bound = faults.PATIENT_BOUND if runs > WARM else BOUND
     async with here.provider() as provider:
 
         async def worker() -> None:
             nonlocal warm
             for turn in turns:
-                told.append(await here.run((GOOD, BAD)[turn % 2], provider=provider))
+                patch = (GOOD, BAD)[turn % 2]
+                told.append(await here.run(patch, provider=provider, bound=bound))
                 if len(told) == WARM:
                     warm = _memory()
 
