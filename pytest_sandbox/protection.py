@@ -27,9 +27,10 @@ _CONFIGURATION: Final = frozenset({
 _CI_FOLDERS: Final = (".github/", ".circleci/", ".gitlab/", ".buildkite/")
 _TEST_FOLDER: Final = re.compile(r"(?:.*[_-])?tests?(?:[_-].*)?|testsuite")
 #: What Python loads without a source that anybody could read in the patch.
-_BINARY: Final = re.compile(r".*\.(?:py[cod]|so(?:\.[\d.]+)?|dylib|dll|pth|egg-link|egg|whl)", re.I)
-_MADE: Final = re.compile(
-    r"(?:.*/)?(?:__pycache__|\.pytest_cache|[^/]+\.(?:dist|egg)-info)(?:/.*)?"
+_BINARY: Final = re.compile(
+    r".*\.(?:py[cod]|so(?:\.[\d.]+)?|dylib|dll|pth|egg-link|egg|whl)"
+    r"|(?:.*/)?(?:__pycache__|\.pytest_cache|[^/]+\.(?:dist|egg)-info)(?:/.*)?",
+    re.IGNORECASE,
 )
 _STARTUP: Final = frozenset({"sitecustomize", "usercustomize"})
 #: The runner, what it imports, and plugins that nearly every environment has.
