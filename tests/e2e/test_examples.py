@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -79,6 +80,110 @@ def test_the_workflow_s_command(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'failures="0"' in (tmp_path / "results.xml").read_text()
+
+
+def a_task(folder: Path) -> Path:
+    """A task file for calc's bug; both lists are what the good patch does."""
+    loaded = fixture_repos.load("calc")
+    repo = loaded.make(folder)
+    without = loaded.patch_run("none", "9.0.2")["outcomes"]
+    right = loaded.patch_run("good", "9.0.2")["outcomes"]
+    fixed = [name for name, outcome in right.items() if without.get(name) != outcome]
+    kept = [name for name, outcome in right.items() if without.get(name) == outcome]
+    path = folder / "tasks" / "calc-17.toml"
+    path.parent.mkdir()
+    path.write_text(
+        f"[task]\nrepo = '{repo}'\nbase = 'HEAD'\n[environment]\nenv = {{PYTHONPATH = 'src'}}\n"
+        f"[tests]\nrestore = ['tests/*']\nfail_to_pass = {json.dumps(fixed)}\n"
+        f"pass_to_pass = {json.dumps(kept)}\n"
+    )
+    return path
+
+
+def test_patches_graded_in_ci(tmp_path: Path) -> None:
+    a_task(tmp_path)
+    proposed = tmp_path / "proposed" / "predictions" / "my-agent"
+    proposed.mkdir(parents=True)
+    patches = fixture_repos.load("calc").patches
+    (proposed / "calc-17.patch").write_bytes(patches["good.patch"].read_bytes())
+    text = (EXAMPLES / "grade-in-ci" / "grade.yml").read_text()
+    grade, report = re.findall(r"run: pytest (.*)$", text, re.MULTILINE)
+    page = tmp_path / "page.md"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "GITHUB"))}
+    kept |= {**PLUGIN, "PYTEST_SANDBOX_VENV": own_python(), "GITHUB_STEP_SUMMARY": str(page)}
+    statuses = []
+    for shard in ("1", "2"):
+        command = grade.replace("${{ matrix.shard }}", shard).split()
+        done = subprocess.run([sys.executable, "-m", "pytest", *command], cwd=tmp_path, env=kept)
+        statuses.append(done.returncode)
+        if (tmp_path / "results").exists():
+            (tmp_path / "results").rename(tmp_path / f"results-{shard}")
+    assert statuses == [0, 5]  # there is only one, so the other has none
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "results-1").rename(tmp_path / "shards" / "results-1")
+    page.unlink()
+    command = report.split()
+    done = subprocess.run([sys.executable, "-m", "pytest", *command], cwd=tmp_path, env=kept)
+    assert done.returncode == 0
+    assert 'failures="0"' in (tmp_path / "results.xml").read_text()
+    assert "calc-17" in page.read_text()
+
+
+def test_verdicts_as_rewards(tmp_path: Path) -> None:
+    task = a_task(tmp_path)
+    patches = fixture_repos.load("calc").patches
+    named = [patches[f"{name}.patch"] for name in ("good", "wrong", "prose")]
+    done = run(EXAMPLES / "agent-reward" / "reward.py", task, *named, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "good.patch: resolved, reward 1.0",
+        "prose.patch: malformed, reward 0.0",
+        "wrong.patch: unresolved, reward 0.0",
+    ]
+
+
+def test_swe_bench_predictions(tmp_path: Path) -> None:
+    loaded = fixture_repos.load("calc")
+    repo = loaded.make(tmp_path)
+    hidden = (
+        "diff --git a/tests/test_hidden.py b/tests/test_hidden.py\nnew file mode 100644\n"
+        "--- /dev/null\n+++ b/tests/test_hidden.py\n@@ -0,0 +1,5 @@\n+from calc import div\n+\n+\n"
+        "+def test_exact():\n+    assert div(3 * 10**18 + 3, 3) == 10**18 + 1\n"
+    )
+    row = {
+        "instance_id": "someone__calc-17",
+        "repo": "someone/calc",
+        "version": "1.4",
+        "base_commit": fixture_repos.git(repo, "rev-parse", "HEAD").stdout.strip(),
+        "patch": loaded.patches["good.patch"].read_text(),
+        "test_patch": hidden,
+        "FAIL_TO_PASS": json.dumps(["tests/test_hidden.py::test_exact"]),
+        "PASS_TO_PASS": "[]",
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    predictions = {
+        "someone__calc-17": {
+            "model_name_or_path": "my-agent",
+            "model_patch": loaded.patches["good.patch"].read_text(),
+        }
+    }
+    (tmp_path / "preds.json").write_text(json.dumps(predictions))
+    # GitHub is a folder of this test's.
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "someone").mkdir()
+    repo.rename(tmp_path / "someone" / "calc")
+    (home / ".gitconfig").write_text(
+        f'[url "file://{tmp_path}/"]\ninsteadOf = "https://github.com/"\n[safe]\ndirectory = *\n'
+    )
+    done = run(
+        EXAMPLES / "swe-bench" / "grade_predictions.py", "rows.jsonl", "preds.json",
+        "--without-images", cwd=tmp_path, HOME=str(home),
+        XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resolved             someone__calc-17 [my-agent]" in done.stdout
+    assert "resolved 1 of 1" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["provider_example.py", "agent-pull-request.yml"])
