@@ -1,10 +1,11 @@
 """Measures what the plugin costs, as ratios of runs that alternate in one session.
 
     python -m benchmarks [--rounds N] [startup] [suite] [project] [fork] [providers]
+                         [integrity]
 
 Prints the Markdown tables of the README. Absolute times depend on the machine; each mirrored run
-is compared with the direct runs beside it. For ``providers``, which has a table and rounds of its
-own, see that module.
+is compared with the direct runs beside it. For ``providers`` and ``integrity``, which have tables
+of their own, see those modules; ``integrity`` runs only when it is named.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import anyio
 
+from benchmarks.integrity import integrity
 from benchmarks.providers import providers
 from pytest_sandbox import shipment
 from pytest_sandbox.interpreters import find_interpreter
@@ -228,12 +230,14 @@ def main() -> None:
     known = {"startup": startup, "suite": suite, "project": project, "fork": fork}
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument(
-        "what", nargs="*", help=f"{', '.join([*known, 'providers'])} (default: all)"
+        "what",
+        nargs="*",
+        help=f"{', '.join([*known, 'providers'])} (default: all of these), integrity",
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     wanted = options.what or [*known, "providers"]
-    if unknown := set(wanted) - {*known, "providers"}:
+    if unknown := set(wanted) - {*known, "providers", "integrity"}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="pytest-sandbox-bench-") as name:
         folder = Path(name)
@@ -250,6 +254,9 @@ def main() -> None:
             own = folder / "providers"
             own.mkdir()
             providers(own, environment(own))
+        if "integrity" in wanted:
+            print(f"\n{heading}:\n")
+            integrity(folder / "integrity")
 
 
 if __name__ == "__main__":

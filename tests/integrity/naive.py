@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -137,6 +138,34 @@ async def accepted(
     return {name: grader(runs[how], expected) for name, (grader, how) in GRADERS.items()}
 
 
+#: Asked without pytest, and of weights that no visible test has.
+_QUESTION = """
+from parcels import billable
+print([(n, int(billable(n))) for n in (1, 500, 502, 1001, 1710, 7001)], int(billable(130, step=100)))
+"""
+_ANSWER = "[(1, 500), (500, 500), (502, 1000), (1001, 1500), (1710, 2000), (7001, 7500)] 200"
+
+
+async def right(
+    provider: Provider, workspace: Workspace, task: Task, made: Made, venv: Path
+) -> bool:
+    """Whether the candidate's product gives right answers by itself."""
+    said = bytearray()
+
+    async def sink(stream: Stream, data: bytes) -> None:
+        said.extend(data if stream == "stdout" else b"")
+
+    async with _opened(provider, venv) as sandbox:
+        await _fill(sandbox, workspace, task, made, restored=False)
+        argv = (*sandbox.demote, str(venv / "bin/python"), "-c", _QUESTION)
+        command = Command(argv=argv, cwd=f"{sandbox.root}/repo", env=dict(task.env), timeout=30.0)
+        try:
+            await sandbox.exec(command, sink)
+        except (CommandTimeout, SandboxError):
+            return False
+    return said.decode(errors="replace").strip() == _ANSWER
+
+
 async def run(
     provider: Provider,
     workspace: Workspace,
@@ -152,6 +181,13 @@ async def run(
     Args:
         restored: the test files that FAIL_TO_PASS is in are put back as in the base.
     """
+    async with _opened(provider, venv) as sandbox:
+        await _fill(sandbox, workspace, task, made, restored=restored)
+        return await _left(sandbox, task, venv, seconds)
+
+
+@asynccontextmanager
+async def _opened(provider: Provider, venv: Path) -> AsyncIterator[Sandbox]:
     host = read_venv(venv)
     assert host.interpreter.prefix is not None
     spec = SandboxSpec(
@@ -160,8 +196,7 @@ async def run(
     )  # fmt: skip
     sandbox = await provider.create(spec)
     try:
-        await _fill(sandbox, workspace, task, made, restored=restored)
-        return await _left(sandbox, task, venv, seconds)
+        yield sandbox
     finally:
         await sandbox.close()
 

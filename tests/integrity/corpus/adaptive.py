@@ -404,7 +404,7 @@ sys.settrace(_trace)
 )
 enemy.enemy(
     "bytecode-in-memory",
-    "Writes other bytecode over the test's, through /proc/self/mem.",
+    "Writes other bytecode over the test's, through /proc/self/mem or ctypes.",
     """
 from _pytest.python import Function
 
@@ -412,18 +412,19 @@ _setup = Function.setup
 
 
 def _poke(self):
-    import opcode
+    import ctypes, opcode
     code = self.function.__code__
     raw = code._co_code_adaptive if hasattr(code, "_co_code_adaptive") else code.co_code
     none = code.co_consts.index(None) if None in code.co_consts else 0
     short = bytes([opcode.opmap["RESUME"], 0, opcode.opmap["LOAD_CONST"], none,
                    opcode.opmap["RETURN_VALUE"], 0])
-    with open("/proc/self/mem", "r+b", 0) as memory:
-        memory.seek(id(code))
-        found = memory.read(4096).find(raw)
-        if found >= 0:
+    found = ctypes.string_at(id(code), object.__sizeof__(code)).find(raw)
+    try:
+        with open("/proc/self/mem", "r+b", 0) as memory:
             memory.seek(id(code) + found)
             memory.write(short)
+    except OSError:
+        ctypes.memmove(id(code) + found, short, len(short))
     _setup(self)
 
 

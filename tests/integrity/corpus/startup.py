@@ -122,7 +122,7 @@ shadows.add(
 exec(open(os.path.join(sysconfig.get_path("stdlib"), "shlex.py")).read())
 def _watch(event, args, done=[]):
     runner = sys.modules.get("_pytest.runner")
-    if not done and runner is not None and hasattr(runner, "check_interactive_exception"):
+    if not done and runner is not None and hasattr(runner, "collect_one_node"):
         done.append(1)
         runner.CallInfo.excinfo = property(lambda self: None, lambda self, value: None)
 sys.addaudithook(_watch)
