@@ -1,0 +1,201 @@
+"""``Grader`` in its caller's loop: how many at a time, what cancelling ends, many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_sandbox import wire
+from pytest_sandbox.errors import SandboxLost
+from pytest_sandbox.grading import Budget, Grader, OverBudget, Task
+from pytest_sandbox.provider import SandboxSpec
+from pytest_sandbox.testing import FakeProvider, FakeSandbox
+from tests.plugin.support import all_pass, collected
+from tests.unit.gitrepo import Repo
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
+    Repo.make(tmp_path / "repo", {"a.py": b"A = 0\n"})
+    return tmp_path / "repo"
+
+
+def task(repo: Path | str, **more: Any) -> Task:
+    fields: dict[str, Any] = {"fail_to_pass": ("test_a.py::test_a",), "base": "HEAD", **more}
+    return Task(id="t", source="t.toml", repo=str(repo), **fields)
+
+
+def patch(number: int) -> str:
+    return f"--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-A = 0\n+A = {number}\n"
+
+
+class Counted(FakeProvider):
+    """Counts the sandboxes that are there at a time; each lasts a moment, or for ever."""
+
+    def __init__(self, *, hang: bool = False) -> None:
+        super().__init__(collected("test_a"), self._act, hang=hang)
+        self.most = 0
+
+    def _act(self, chosen: Sequence[int]) -> Iterable[wire.Frame]:
+        frames = list(all_pass(chosen))
+        return frames[:-1] if self._hang else frames
+
+    async def create(self, spec: SandboxSpec) -> FakeSandbox:
+        made = await super().create(spec)
+        self.most = max(self.most, len(self.open))
+        return made
+
+    async def after_script(self, sandbox: FakeSandbox) -> int:
+        await asyncio.sleep(0.02)
+        return await super().after_script(sandbox)
+
+    @property
+    def open(self) -> list[FakeSandbox]:
+        return [sandbox for sandbox in self.sandboxes if not sandbox.closed]
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_no_more_than_there_are_places(repo: Path) -> None:
+    async def main() -> None:
+        provider = Counted()
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        ticking = asyncio.ensure_future(tick())
+        async with Grader(provider, workers=3) as grader:
+            graded = (grader.grade(task(repo), patch(n + 1), name=str(n)) for n in range(12))
+            verdicts = await asyncio.gather(*graded)
+        ticking.cancel()
+        assert [verdict.outcome for verdict in verdicts] == ["resolved"] * 12
+        assert [verdict.candidate for verdict in verdicts] == [str(n) for n in range(12)]
+        assert (provider.most, len(provider.sandboxes)) == (3, 12)
+        # The caller's loop went on meanwhile.
+        assert ticks > 5
+
+    asyncio.run(main())
+
+
+def test_cancelling_ends_what_it_began_and_gives_the_place_back(repo: Path) -> None:
+    async def main() -> None:
+        provider = Counted(hang=True)
+        async with Grader(provider, workers=1) as grader:
+            first = asyncio.ensure_future(grader.grade(task(repo), patch(1)))
+            twin = asyncio.ensure_future(grader.grade(task(repo), patch(1)))
+            await until(lambda: len(provider.open) == 1)
+            waiting = asyncio.ensure_future(grader.grade(task(repo), patch(2)))
+            first.cancel()
+            await asyncio.wait([first])
+            assert first.cancelled()
+            # Whoever wanted the same runs it now.
+            await until(lambda: len(provider.sandboxes) == 2)
+            assert provider.sandboxes[0].closed
+            provider._hang = False
+            twin.cancel()
+            assert (await waiting).resolved
+        assert provider.open == []
+
+    asyncio.run(main())
+
+
+def test_leaving_ends_everything(repo: Path) -> None:
+    async def main() -> Counted:
+        provider = Counted(hang=True)
+
+        async def loop() -> None:
+            async with Grader(provider, workers=2) as grader, asyncio.TaskGroup() as group:
+                for n in range(5):
+                    group.create_task(grader.grade(task(repo), patch(n + 1)))
+
+        looping = asyncio.ensure_future(loop())
+        await until(lambda: len(provider.open) == 2)
+        looping.cancel()
+        await asyncio.wait([looping])
+        return provider
+
+    provider = asyncio.run(main())
+    assert len(provider.sandboxes) == 2
+    assert provider.open == []
+
+
+class Lossy(FakeProvider):
+    """Loses every sandbox."""
+
+    def __init__(self) -> None:
+        super().__init__(collected("test_a"))
+
+    async def after_script(self, sandbox: FakeSandbox) -> int:
+        raise SandboxLost("gone")
+
+
+def test_what_came_to_nothing_is_paid_for_and_is_no_score(repo: Path) -> None:
+    async def main() -> None:
+        budget = Budget(seconds=1000.0)
+        async with Grader(Lossy(), budget=budget, retries=0) as grader:
+            verdict = await grader.grade(task(repo), patch(1))
+        assert (verdict.outcome, verdict.scored) == ("infra_error", False)
+        assert budget.spent_seconds > 0
+
+    asyncio.run(main())
+
+
+def test_a_spent_budget_is_said(repo: Path) -> None:
+    async def main() -> None:
+        async with Grader(Counted(), budget=Budget(dollars=1.0, spent_dollars=1.5)) as grader:
+            with pytest.raises(OverBudget, match=r"\$1.50"):
+                await grader.grade(task(repo), patch(1))
+
+    asyncio.run(main())
+
+
+PROCESS = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.plugin.test_grader import Counted, patch, task
+from pytest_sandbox.grading import Grader
+
+async def main():
+    async with Grader(Counted(), workers=2, cache=Path(sys.argv[3])) as grader:
+        asked = [grader.grade(task(sys.argv[2], base=sys.argv[4]), patch(n + 1)) for n in range(4)]
+        for verdict in await asyncio.gather(*asked):
+            print(verdict.outcome, verdict.reason)
+
+asyncio.run(main())
+"""
+
+
+def test_many_processes_with_one_cache(repo: Path, tmp_path: Path) -> None:
+    """The repository is fetched into the cache by all of them at the same time."""
+    root = str(Path(__file__).parent.parent.parent)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=repo, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    command = [
+        sys.executable, "-c", PROCESS, root, f"file://{repo}", str(tmp_path / "shared"), head
+    ]  # fmt: skip
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    for process in running:
+        out, errors = process.communicate(timeout=120)
+        assert out.split() == ["resolved"] * 4, out + errors
+        assert process.returncode == 0, errors
