@@ -141,7 +141,8 @@ async def accepted(
 #: Asked without pytest, and of weights that no visible test has.
 _QUESTION = """
 from parcels import billable
-print([(n, int(billable(n))) for n in (1, 500, 502, 1001, 1710, 7001)], int(billable(130, step=100)))
+print([(n, int(billable(n))) for n in (1, 500, 502, 1001, 1710, 7001)],
+      int(billable(130, step=100)))
 """
 _ANSWER = "[(1, 500), (500, 500), (502, 1000), (1001, 1500), (1710, 2000), (7001, 7500)] 200"
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from tests.integrity.corpus import (
     adaptive,
+    busy,
     configured,
     edits,
     exits,
     failing,
     honest,
     patched,
+    replaced,
     startup,
     values,
 )
@@ -26,7 +28,9 @@ ENTRIES: tuple[Entry, ...] = (
     *patched.ENTRIES,
     *values.ENTRIES,
     *adaptive.ENTRIES,
+    *replaced.ENTRIES,
     *honest.ENTRIES,
+    *busy.ENTRIES,
     *failing.ENTRIES,
 )
 
