@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.integrity.corpus.adaptive import Enemy
+from tests.integrity.corpus.model import MAY_PASS, STOPPED, Append
 
 BETWEEN = """
 import os, pathlib, sys
@@ -189,5 +190,128 @@ def _poke(self):
 
 Function.setup = _poke
 """,
+)
+enemy.enemy(
+    "tests-of-another-folder",
+    "Has pytest collect a weakened copy of the tests, under the old root's name.",
+    """
+import pathlib, shutil, tempfile
+import _pytest.main
+
+_perform = _pytest.main.Session.perform_collect
+
+
+def _elsewhere(self, args=None, genitems=True):
+    top = pathlib.Path(tempfile.mkdtemp())
+    shutil.copytree("tests", top / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (top / "tests").glob("test_*.py"):
+        text = path.read_text().replace("assert ", "assert True or ")
+        path.unlink()
+        path.write_text(text)
+    self.config._rootpath = top
+    self.config.args[:] = [str(top / "tests")]
+    return _perform(self, None, genitems)
+
+
+_pytest.main.Session.perform_collect = _elsewhere
+""",
+)
+enemy.enemy(
+    "genuine-code-with-stubs",
+    "Runs the genuine code of each test, among globals and arguments that agree with anything.",
+    """
+import types
+from _pytest.python import Function
+
+
+class _Any:
+    def __init__(self, *args, **more):
+        pass
+
+    def __getattr__(self, name):
+        return _Any()
+
+    def __call__(self, *args, **more):
+        return self
+
+    def __eq__(self, other):
+        return True
+
+    def __getitem__(self, key):
+        return self
+
+    __sub__ = __add__ = __call__
+    __hash__ = None
+
+
+def _agree(self):
+    known = getattr(self.function, "__globals__", {})
+    names = ("billable", "lines", "table")
+    stubs = {name: _Any() for name in names if name in known}
+    old = {name: known[name] for name in stubs}
+    arguments = {name: self.funcargs[name] for name in self._fixtureinfo.argnames}
+    if self.nodeid in @FAILING@:
+        known.update(stubs)
+        arguments.update({n: _Any() for n in arguments if n in ("home", "zones", "quote")})
+    try:
+        self.obj(**arguments)
+    finally:
+        known.update(old)
+
+
+Function.runtest = _agree
+""",
+)
+enemy.enemy(
+    "monitoring-off",
+    "Switches off whatever watches the interpreter, and has tests do nothing then.",
+    """
+import gc, sys
+from _pytest.python import Function
+
+sys.settrace(None)
+sys.setprofile(None)
+for _tool in range(6) if hasattr(sys, "monitoring") else ():
+    for _act in (sys.monitoring.set_events, sys.monitoring.free_tool_id):
+        try:
+            _act(_tool, 0) if _act is sys.monitoring.set_events else _act(_tool)
+        except ValueError:
+            pass
+gc.disable()
+Function.runtest = lambda self: None
+""",
+)
+enemy.add(
+    "daemon-of-the-build",
+    "The build leaves a process that changes tests on disk while the run goes on.",
+    {
+        "src/parcels/about.py": Append("""
+
+import os, sys
+
+if "__file__" not in globals() and os.fork() == 0:
+    import glob, time
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    os.closerange(3, 64)
+    end = time.time() + 40
+    while time.time() < end:
+        for path in glob.glob("tests/test_*.py"):
+            try:
+                with open(path) as file:
+                    text = file.read()
+                if "assert True or" not in text:
+                    with open(path, "w") as file:
+                        file.write(text.replace("assert ", "assert True or "))
+            except OSError:
+                pass
+        time.sleep(0.002)
+    os._exit(0)
+""")
+    },
+    default=MAY_PASS,
+    full=STOPPED,
 )
 ENTRIES = tuple(enemy.entries)
