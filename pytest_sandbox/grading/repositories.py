@@ -6,7 +6,9 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 from pytest_sandbox.errors import BadInput
@@ -26,6 +28,7 @@ class Repositories:
         self._cache = cache
         self._open: dict[str, Workspace] = {}
         self._lock = threading.Lock()
+        self._fresh: set[tuple[str, str]] = set()
         self._fetching: dict[str, threading.Lock] = {}
 
     def __enter__(self) -> Repositories:
@@ -61,26 +64,56 @@ class Repositories:
         """A bare repository in the cache that has the commit, and as little else as git allows."""
         name = re.sub(r"[^A-Za-z0-9._-]", "-", url.partition("://")[2])[-80:]
         path = self._cache / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.git"
-        if not (path / "HEAD").exists():
-            path.mkdir(parents=True, exist_ok=True)
-            self._git(path, "init", "-q", "--bare", ".")
-        if self._has(path, base):
+        if not path.exists():
+            self._made(path)
+        commit = _COMMIT.fullmatch(base) is not None
+        known = self._has(path, base)
+        # A commit is what it is; a branch may have moved since another session.
+        if known and (commit or (url, base) in self._fresh):
             return path
-        problem = self._git(path, "fetch", "-q", "--no-tags", "--depth=1", url, base, check=False)
-        if problem and _COMMIT.fullmatch(base):
+        # A name of its own: what FETCH_HEAD says may be another process's by then.
+        ref = f"+{base}:refs/{'commits' if commit else 'heads'}/{base}"
+        problem = self._fetch(path, "--no-tags", "--depth=1", url, ref)
+        if problem and commit:
             # A server that hands out no single commits.
-            problem = self._git(path, "fetch", "-q", url, "+refs/*:refs/*", check=False)
-        if problem:
+            problem = self._fetch(path, url, "+refs/*:refs/*")
+        if not self._has(path, base) or (problem and not known):
+            problem = problem or "it was fetched, and is not there"
             raise BadInput(
                 f"repo {url}: {base!r} cannot be fetched: {printable(problem, line=True)}"
             )
-        if not self._has(path, base):
-            # A branch or a tag: under its own name, so that it is found again.
-            self._git(path, "update-ref", f"refs/heads/{base}", "FETCH_HEAD")
+        self._fresh.add((url, base))
         return path
 
+    def _made(self, path: Path) -> None:
+        """An empty repository; whole, whoever else makes it at the same time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+            new = Path(folder, "git")
+            new.mkdir()
+            self._git(new, "init", "-q", "--bare", ".")
+            try:
+                new.rename(path)
+            except OSError:
+                if not path.exists():
+                    raise
+
+    def _fetch(self, path: Path, *args: str) -> str:
+        """What went wrong; git gives up at once where another process holds a lock."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            problem = self._git(path, "fetch", "-q", *args, check=False)
+            busy = ".lock" in problem or "shallow file has changed" in problem
+            if not busy or time.monotonic() > deadline:
+                return problem
+            time.sleep(0.2)
+
     def _has(self, path: Path, base: str) -> bool:
-        return not self._git(path, "cat-file", "-e", f"{base}^{{tree}}", check=False)
+        while True:
+            problem = self._git(path, "cat-file", "-e", f"{base}^{{tree}}", check=False)
+            if "shallow" not in problem:
+                return not problem
+            time.sleep(0.05)  # git does not like it to change under its eyes
 
     def _git(self, path: Path, *args: str, check: bool = True) -> str:
         """What git said of what went wrong, "" when nothing did.
