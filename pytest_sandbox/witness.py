@@ -101,8 +101,9 @@ class Trusted:
 
     #: The texts of its tests, by node id.
     seen: Mapping[str, str]
-    #: Node ids whose call was reported.
+    #: Node ids whose call was reported, and those that passed.
     called: Collection[str]
+    passed: Collection[str]
 
 
 def libraries() -> Mapping[str, bytes]:
@@ -253,7 +254,7 @@ def judge(
         of += 1
         old = before.get(nodeid, Seen(absent=True))
         test = now.get(nodeid) or read("")
-        event = _evidence(test, old, called=nodeid in trusted.called, changed=changed)
+        event = _evidence(test, old, nodeid, trusted, changed)
         if isinstance(event, _NotCovered):
             notes[event] = notes.get(event, 0) + 1
             continue
@@ -271,7 +272,9 @@ class _NotCovered(str):
     """Why a test cannot be looked at."""
 
 
-def _evidence(test: Seen, old: Seen, *, called: bool, changed: Collection[str]) -> str:
+def _evidence(
+    test: Seen, old: Seen, nodeid: str, trusted: Trusted, changed: Collection[str]
+) -> str:
     """What is missing for the test to count as passed, or ""; or why nothing can be said."""
     witnessed = bool(old.test.digest)
     if test.absent and not witnessed:
@@ -283,10 +286,10 @@ def _evidence(test: Seen, old: Seen, *, called: bool, changed: Collection[str]) 
     if test.begins != 1:
         return f"the witness's window for this test was opened {test.begins} times"
     code = test.test
-    if witnessed and code.digest != old.test.digest and code.file not in changed:
+    if witnessed and code.digest != old.test.digest and old.test.file not in changed:
         return "other code than at the base ran under this test's name"
     if code.starts == 0:
-        if called and witnessed and old.test.starts == 0:
+        if nodeid in trusted.called and witnessed and old.test.starts == 0:
             return _NotCovered("runs where the witness is not, also at the base")
         if code.foreign:
             return "its code was run only with other globals than its own"
@@ -295,7 +298,7 @@ def _evidence(test: Seen, old: Seen, *, called: bool, changed: Collection[str]) 
     if code.returns == 0:
         if test.outer.returns and test.outer.file not in changed:
             return _NotCovered("left its function by an exception that a decorator expects")
-        if called and old.test.starts and old.test.returns == 0:
+        if nodeid in trusted.passed and old.test.starts and old.test.returns == 0:
             return _NotCovered("did not return at the base either")
         return "reported as passed, but its code did not return"
     usual = {_file(place) for place in old.via}

@@ -38,8 +38,17 @@ EVIDENCE = {
         "did not start; sys.monitoring had been switched off",
     ),
     "did not return": (window(returns=0), window(), "its code did not return"),
+    "failed at the base, and did not return": (
+        window(returns=0), window(returns=0), "its code did not return",
+    ),
     "other globals": (window(starts=0, returns=0, foreign=2), window(), "other globals"),
     "other code": (window(digest=TWO), window(), "other code than at the base"),
+    "the candidate's code": (
+        window(digest=TWO, file="src/fix.py"), window(), "other code than at the base",
+    ),
+    "a test that the candidate may change": (
+        window(digest=TWO, file="src/fix.py"), window(file="src/fix.py"), "",
+    ),
     "no code": (NOTHING, window(), "other code than at the base"),
     "two windows": (window(begins=2), window(), "was opened 2 times"),
     "two tests": (f"{window()}|{window()}", window(), "closed 2 times"),
@@ -62,7 +71,10 @@ EVIDENCE = {
 def test_evidence(name: str) -> None:
     now, before, expected = EVIDENCE[name]
     findings, coverage = judge(
-        ["t"], {"t": now}, trusted=Trusted(seen={"t": before}, called={"t"}), changed=CHANGED
+        ["t"],
+        {"t": now},
+        trusted=Trusted(seen={"t": before}, called={"t"}, passed=()),
+        changed=CHANGED,
     )
     assert coverage.covered == coverage.of == 1
     if not expected:
@@ -88,7 +100,7 @@ def test_what_cannot_be_looked_at(name: str) -> None:
     findings, coverage = judge(
         ["t", "u"],
         {"t": now, "u": now},
-        trusted=Trusted(seen={"t": before, "u": before}, called={"t", "u"}),
+        trusted=Trusted(seen={"t": before, "u": before}, called={"t", "u"}, passed={"t", "u"}),
         changed=CHANGED,
     )
     assert findings == ()
@@ -99,13 +111,15 @@ def test_what_cannot_be_looked_at(name: str) -> None:
 
 def test_a_test_whose_call_was_never_reached_at_the_base_has_to_run() -> None:
     seen = {"t": window(starts=0, returns=0)}
-    (finding,), _ = judge(["t"], seen, trusted=Trusted(seen=seen, called=()), changed=CHANGED)
+    (finding,), _ = judge(
+        ["t"], seen, trusted=Trusted(seen=seen, called=(), passed=()), changed=CHANGED
+    )
     assert "did not start" in finding.event
 
 
 def test_a_decorator_of_the_candidate_decides_nothing() -> None:
     seen = {"t": window(returns=0, outer=f"src/fix.py {TWO} 1 1")}
-    trusted = Trusted(seen={"t": window()}, called=("t",))
+    trusted = Trusted(seen={"t": window()}, called=("t",), passed=("t",))
     (finding,), _ = judge(["t"], seen, trusted=trusted, changed=CHANGED)
     assert "did not return" in finding.event
 
@@ -133,7 +147,7 @@ ACTS = {
 @pytest.mark.parametrize("name", ACTS)
 def test_acts(name: str) -> None:
     record, verdict, words = ACTS[name]
-    trusted = Trusted(seen={"t": window()}, called={"t"})
+    trusted = Trusted(seen={"t": window()}, called={"t"}, passed={"t"})
     seen = {"t": f"{record}|{window()}"}
     findings, _ = judge((), seen, trusted=trusted, changed=CHANGED, sealed=SEALED)
     if verdict is None:
@@ -143,7 +157,9 @@ def test_acts(name: str) -> None:
     assert finding.verdict == verdict
     assert words in finding.event
     # Seen at the base as well, perhaps in another line and test, it is no evidence.
-    before = Trusted(seen={"s": f"{record.replace(':7', ':9')}|{window()}"}, called={"t"})
+    before = Trusted(
+        seen={"s": f"{record.replace(':7', ':9')}|{window()}"}, called={"t"}, passed={"t"}
+    )
     assert judge((), seen, trusted=before, changed=CHANGED, sealed=SEALED)[0] == ()
 
 

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <opcode.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -44,8 +45,7 @@ typedef struct {
 } slot;
 
 static struct {
-    int on, busy, tool;
-    pid_t pid;
+    int taken, on, busy, tool;
     PyInterpreterState *interpreter;
     uint8_t key[32];
     uint64_t sequence;
@@ -65,6 +65,11 @@ static struct {
     uint64_t known[KNOWN];
     unsigned acts;
 } S;
+
+/* A child process that a test forks has nothing to tell. */
+static void in_child(void) { S.on = 0; }
+
+static int here(void) { return S.on && PyInterpreterState_Get() == S.interpreter; }
 
 /* ------------------------------------------------ records */
 
@@ -394,8 +399,7 @@ static void count(slot *s, PyObject *code, int starting)
 
 static PyObject *seen(PyObject *const *args, Py_ssize_t size, int starting)
 {
-    if (size >= 2 && PyCode_Check(args[0]) && getpid() == S.pid &&
-        PyInterpreterState_Get() == S.interpreter) {
+    if (size >= 2 && PyCode_Check(args[0]) && here()) {
         if (S.probe != NULL && args[0] == PyFunction_GET_CODE(S.probe)) {
             if (starting)
                 S.probe_starts++;
@@ -636,10 +640,10 @@ static void judge(const char *event, PyObject *args)
 
 static int hook(const char *event, PyObject *args, void *data)
 {
-    /* The first letters tell most events apart from those of interest. */
-    if (!S.on || S.busy || strchr("sgoiefmc", event[0]) == NULL)
+    /* Most events are told apart from those of interest by a letter. */
+    if (S.busy || strchr("sgoiefmc", event[0]) == NULL || strcmp(event, "object.__getattr__") == 0)
         return 0;
-    if (Py_IsFinalizing() || PyInterpreterState_Get() != S.interpreter || getpid() != S.pid)
+    if (Py_IsFinalizing() || !here())
         return 0;
     S.busy = 1;
     judge(event, args);
@@ -657,7 +661,7 @@ static PyObject *begin(PyObject *self, PyObject *const *args, Py_ssize_t size)
         PyErr_SetString(PyExc_TypeError, "begin(number, code, globals, outer code)");
         return NULL;
     }
-    if (getpid() != S.pid || PyInterpreterState_Get() != S.interpreter)
+    if (!here())
         Py_RETURN_NONE;
     long number = PyLong_AsLong(args[0]);
     if (number == -1 && PyErr_Occurred())
@@ -694,7 +698,7 @@ static const char *file_of(slot *s)
 static PyObject *end(PyObject *self, PyObject *nothing)
 {
     char text[PLACES * 512 + 2048], inner[700] = "", outer[700] = "";
-    if (getpid() != S.pid || PyInterpreterState_Get() != S.interpreter)
+    if (!here())
         return PyUnicode_FromString("");
     int alive = probe_answers();
     put(inner, sizeof inner, file_of(&S.inner));
@@ -835,11 +839,11 @@ static PyObject *start(PyObject *self, PyObject *args)
     struct stat found;
     if (!PyArg_ParseTuple(args, "iOO", &fd, &skip, &root))
         return NULL;
-    if (S.pid != 0) {
+    if (S.taken) {
         PyErr_SetString(PyExc_RuntimeError, "there is one witness already");
         return NULL;
     }
-    S.pid = getpid();
+    S.taken = 1;
     S.interpreter = PyInterpreterState_Get();
     S.number = -1;
     strcpy(S.inner.hash, "-");
@@ -847,7 +851,7 @@ static PyObject *start(PyObject *self, PyObject *args)
     if (stat("/proc/self/mem", &found) == 0)
         S.proc = found.st_dev;
     if (read_key(fd) < 0 || take_folders(skip, root) < 0 || monitor() < 0 || make_probe() < 0 ||
-        PySys_AddAuditHook(hook, NULL) < 0)
+        PySys_AddAuditHook(hook, NULL) < 0 || pthread_atfork(NULL, NULL, in_child) != 0)
         return NULL;
     S.on = 1;
     PyObject *first = PyCFunction_New(&callbacks[2], NULL);
