@@ -7,7 +7,7 @@ checks every sentence of these docstrings against a real implementation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -165,6 +165,26 @@ class Sandbox(ABC):
             OSError: not a regular file, or longer than ``limit`` bytes.
             SandboxLost, InfraError: as ``exec``.
         """
+
+    async def seal(self, folder: str, paths: Sequence[str]) -> str:
+        """Keep files from everything that is run through ``demote`` from now on.
+
+        It can read them, but not change, replace, rename or remove them, nor the folders on the
+        way; in these it may still make files of its own. Where a sealed file is Python's, its
+        folder has a ``__pycache__`` that is empty and stays so. Called once, while nothing runs
+        that is not trusted. Nobody may change them afterwards.
+
+        Args:
+            folder: absolute, below ``root``.
+            paths: files below it, relative, with ``/``; what matters most first.
+
+        Returns:
+            "" where that is so now; else what could not be sealed and why, for the user.
+
+        Raises:
+            SandboxLost, InfraError: as ``exec``.
+        """
+        return "the tests run as the user whom the files belong to"
 
     async def snapshot(self, name: str = "") -> str:
         """Keep what is below ``root`` and return the identifier to start others from.

@@ -14,7 +14,7 @@ from functools import partial
 
 import anyio
 
-from pytest_sandbox import inside, plan, prepare, wire
+from pytest_sandbox import adoption, inside, plan, prepare, sealing, wire
 from pytest_sandbox.account import Account
 from pytest_sandbox.consumer import Consumer, Phase
 from pytest_sandbox.errors import (
@@ -133,28 +133,30 @@ async def _attempt(
             relay.phase(Phase("upload"))
             await inside.upload_agent(sandbox)
             await prepare.place(run, known, sandbox, host)
-            return await _tests(run, sandbox, relay, host)
+            await adoption.link(run, sandbox)
+            return await _tests(run, sandbox, provider, relay, host)
     async with inside.opened(inside.spec(run), *opening) as sandbox:
         relay.phase(Phase("upload"))
         await inside.upload_agent(sandbox)
-        archive = partial(run.workspace.archive, run.base, history=run.history)
-        await inside.upload(sandbox, run, archive)
+        await adoption.place_base(run, sandbox)
         await prepare.set_up(run, sandbox, relay)
         if run.candidate.id != run.base.id:
             delta = partial(run.workspace.delta_archive, run.base, run.candidate)
             await inside.upload(sandbox, run, delta)
-        return await _tests(run, sandbox, relay, host)
+        return await _tests(run, sandbox, provider, relay, host)
 
 
 async def _tests(
-    run: plan.Run, sandbox: Sandbox, consumer: Consumer, host: inside.Host
+    run: plan.Run, sandbox: Sandbox, provider: Provider, consumer: Consumer, host: inside.Host
 ) -> bytes | None:
     places = inside.Places.of(sandbox)
+    await sealing.before_build(run, sandbox)
     for command in run.build:
         consumer.phase(Phase("build", command, announce=True))
         await prepare.shell(command, "build", run, sandbox, consumer, secret=False)
+    layers = await sealing.put_in_force(run, sandbox, provider.capabilities)
     consumer.phase(Phase("collect"))
-    orders = json.dumps(_agent_plan(run, sandbox, host))
+    orders = json.dumps(_agent_plan(run, sandbox, host, layers))
     await inside.write(run, sandbox, f"{places.control}/plan.json", orders.encode())
     await inside.agent(sandbox, run, "run", places.control)
     # The supervisor keeps the deadline; ours is for a supervisor that cannot.
@@ -279,7 +281,9 @@ def _check_imports(run: plan.Run, frame: wire.Imports, workspace: str) -> None:
             )
 
 
-def _agent_plan(run: plan.Run, sandbox: Sandbox, host: inside.Host) -> dict[str, object]:
+def _agent_plan(
+    run: plan.Run, sandbox: Sandbox, host: inside.Host, layers: sealing.Layers | None
+) -> dict[str, object]:
     places = inside.Places.of(sandbox)
     return {
         "protocol": wire.PROTOCOL,
@@ -305,6 +309,9 @@ def _agent_plan(run: plan.Run, sandbox: Sandbox, host: inside.Host) -> dict[str,
         "live": run.live,
         "columns": run.columns,
         "heartbeat": 5.0,
+        "hardened": run.protection is not None,
+        "fresh": [] if run.protection is None else list(run.protection.fresh),
+        "layers": None if layers is None else layers.orders(),
     }
 
 

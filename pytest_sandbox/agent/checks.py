@@ -89,6 +89,7 @@ def _schema() -> dict[str, Check]:
     )  # fmt: skip
     subtest = _struct({}, {"msg": _optional(text), "kwargs": _dict(text, 64)})
     return {
+        "launched": _struct({"tree": _list(word, 16), "pid": count}, {}),
         "hello": _struct(
             {"protocol": count, "python": word, "pytest": word, "platform": word,
              "rootdir": name, "pid": count, "dump": _optional(count)},

@@ -36,7 +36,7 @@ _boot()
 """
 #: The modules of the agent that a worker is made of.
 PARTS = (
-    "boot", "texts", "channel", "values", "collection", "reports", "plugin", "worker",
+    "boot", "texts", "channel", "hardening", "values", "collection", "reports", "plugin", "worker",
 )  # fmt: skip
 
 
@@ -55,12 +55,17 @@ class Child:
     def __init__(
         self, plan: dict[str, Any], source: bytes, selector: selectors.BaseSelector
     ) -> None:
+        cwd = plan["cwd"]
+        if plan["hardened"]:
+            # Where Python looks for modules, and where nobody can put one.
+            os.stat(os.path.join(cwd, ""))
+            cwd = "/"
         self.popen = subprocess.Popen(
             [*plan["demote"], *plan["python"], "-u", "-c", BOOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=plan["cwd"],
+            cwd=cwd,
             env=plans.environment(plan),
             start_new_session=True,
             bufsize=0,

@@ -6,6 +6,7 @@ import sys
 
 USAGE = """\
 usage: agent.pyz unpack ARCHIVE DEST [OWNER] | run CONTROL | follow CONTROL OFFSET | \
+strays WORKSPACE CONTROL | \
 collect CONTROL [--limit BYTES] [--count FILES] GLOB...
 """
 
@@ -29,6 +30,11 @@ def main(program: str, argv: list[str]) -> int:
 
             sys.stderr.write(f"{plain(error)}\n")
             return 1
+        return 0
+    if command == "strays" and len(args) == 2:
+        from .strays import note_or_remove
+
+        note_or_remove(args[0], args[1])
         return 0
     if command == "run" and len(args) == 1:
         from .launch import run

@@ -40,6 +40,8 @@ class Progress:
         #: Seconds spent waiting for the host.
         self.waited = 0.0
         self.restarts = 0
+        #: What is to be told of the layers of protection once a worker is launched.
+        self.layers: dict[str, Any] | None = None
         #: What is left to do, in order; None before the selection.
         self.chosen: dict[int, None] | None = None
         self.failed = 0
@@ -58,6 +60,7 @@ class Progress:
         self.enter("start")
         #: Its pid in its own namespace, and the signal for a stack dump.
         self.greeting: tuple[int, int | None] = (0, None)
+        self._launched = False
         #: Its last frame.
         self.session: dict[str, Any] | None = None
         #: Whether it was selecting or running when its session ended.
@@ -171,6 +174,24 @@ class Progress:
     def _expect(self, condition: bool, what: str) -> None:
         if not condition:
             raise Nonsense(f"{what} while {self.phase}ing")
+
+    def _on_launched(self, frame: dict[str, Any]) -> None:
+        self._expect(self.phase == "start" and not self._launched, "a launch")
+        self._launched = True
+        if self.layers is None:
+            return
+        on, off = list(self.layers["on"]), dict(self.layers["off"])
+        if frame["tree"]:
+            names = ", ".join(frame["tree"])
+            off["hardened"] = f"the tree under test provides what runs its tests: {names}"
+        else:
+            on.insert(0, "hardened")
+        if frame["pid"] == 1:
+            off["init"] = "the tests' process is the first of its namespace, whom signals spare"
+        else:
+            on.append("init")
+        self._emit("layers", {"on": on, "off": off})
+        self.layers = None
 
     def _on_hello(self, frame: dict[str, Any]) -> None:
         self._expect(self.phase == "start", "a greeting")

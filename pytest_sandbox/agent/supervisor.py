@@ -19,6 +19,7 @@ from .child import Child, drain, sources
 from .ends import Again, Nonsense, Over
 from .progress import Progress
 from .spool import Spool
+from .strays import remove_caches
 from .tail import Tail
 from .texts import plain
 
@@ -66,6 +67,7 @@ class Supervisor:
         self._plan = plans.load(self._control)
         self._spool.limit = int(self._plan["frame_limit"])
         self._sources = sources()
+        self._progress.layers = self._plan["layers"]
         try:
             import ctypes  # which not every Python has
 
@@ -94,6 +96,8 @@ class Supervisor:
     def _start(self) -> None:
         plan = self._plan
         self._oom = self._oom_state()
+        if plan["hardened"]:
+            remove_caches(plan["workspace"])
         try:
             self._worker = Child(plan, self._sources, self._selector)
         except OSError as error:

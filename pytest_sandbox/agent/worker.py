@@ -34,6 +34,9 @@ def worker(load: Callable[..., Any]) -> None:
         atexit.register(_leave_quickly, channel.pid)
     dump = _register_dump()
     try:
+        if plan["hardened"]:
+            channel.put("launched", tree=load("hardening").harden(plan), pid=channel.pid)
+            channel.flush()
         _become_main(plan)
         import pytest
     except ImportError as error:
