@@ -20,6 +20,7 @@ from pytest_sandbox.workspace import checkout, disk, history, patches, pointers,
 from pytest_sandbox.workspace.archives import DELETED, NO_TIME, Archive, gather
 from pytest_sandbox.workspace.checkout import Checkout
 from pytest_sandbox.workspace.gitobjects import FILE, SYMLINK, Missing, printable, quoted
+from pytest_sandbox.workspace.gitobjects import Change as Change
 from pytest_sandbox.workspace.gitobjects import Entry as Entry
 from pytest_sandbox.workspace.gitstore import Store
 from pytest_sandbox.workspace.gitstore import git_executable as git_executable
@@ -212,20 +213,45 @@ class Workspace:
         """The hash of the tree that holds exactly ``entries``, whose content is known here."""
         return trees.build(self._store, entries)
 
+    def edited(self, tree: Tree, edits: Mapping[bytes, Entry | None]) -> Tree:
+        """``tree`` with these files, whose content is known here; None takes one away.
+
+        A file takes the place of a folder, and what lies below a path that of a file there.
+        """
+        if not edits:
+            return tree
+        made = trees.edit(self._store, self._resolve(tree), edits)
+        with self._lock:
+            # Of files that are resolved, from trees that are.
+            self._resolved[made] = made
+        return replace(tree, id=made)
+
     def with_files(self, tree: Tree, files: Mapping[str, bytes | None]) -> Tree:
         """``tree`` with these contents by path; None takes a file away."""
-        entries = {entry.path: entry for entry in self.files(tree)}
+        edits: dict[bytes, Entry | None] = {}
         for path, content in files.items():
             name = path.encode("utf-8", "surrogateescape")
-            if content is None:
-                entries.pop(name, None)
-            else:
-                entries[name] = Entry(name, FILE, self._store.write("blob", content))
-        return replace(tree, id=self.tree_of(entries.values()))
+            blob = None if content is None else self._store.write("blob", content)
+            edits[name] = None if blob is None else Entry(name, FILE, blob)
+        return self.edited(tree, edits)
+
+    def differences(self, old: Tree, new: Tree) -> list[Change]:
+        """The paths at which two trees differ, sorted."""
+        return trees.diff(self._store, self._resolve(old), self._resolve(new))
+
+    def contents(self, entries: Iterable[Entry], *, most: int = 1 << 20) -> dict[bytes, bytes]:
+        """The files' content by path, but for those of more than ``most`` bytes and links."""
+        files = [entry for entry in entries if entry.mode != SYMLINK]
+        sizes = self._store.sizes(entry.blob for entry in files)
+        small = [entry for entry in files if sizes[entry.blob] <= most]
+        with self._store.batch() as batch:
+            wanted = dict.fromkeys(entry.blob for entry in small)
+            read = {oid: b"".join(chunks) for oid, _, _, chunks in batch.stream(wanted)}
+        return {entry.path: read[entry.blob] for entry in small}
 
     def changes(self, old: Tree, new: Tree) -> Delta:
         """What has to be written and deleted to make ``old`` into ``new``."""
-        found = trees.diff(self._store, self._resolve(old), self._resolve(new))
+        found = self.differences(old, new)
         return Delta(
             tuple(change.new for change in found if change.new),
             tuple(change.path for change in found if change.new is None),
@@ -233,12 +259,12 @@ class Workspace:
 
     def read(self, tree: Tree, path: str) -> bytes | None:
         """Content of a regular file, None when there is none at ``path`` (with ``/``)."""
-        wanted = path.encode("utf-8", "surrogateescape")
-        for entry in self.files(tree):
-            if entry.path == wanted and entry.mode != SYMLINK:
-                with self._store.batch() as batch:
-                    return batch.read(entry.blob, "blob", limit=1 << 30)
-        return None
+        name = path.encode("utf-8", "surrogateescape")
+        entry = trees.find(self._store, self._resolve(tree), name)
+        if entry is None or entry.mode == SYMLINK:
+            return None
+        with self._store.batch() as batch:
+            return batch.read(entry.blob, "blob", limit=1 << 30)
 
     def files(self, tree: Tree) -> Iterator[Entry]:
         """All files and symbolic links, submodules and large files included, sorted by path.

@@ -5,7 +5,7 @@ Knows no patch and no checkout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.workspace.gitobjects import (
@@ -128,17 +128,75 @@ def build(store: Store, entries: Iterable[Entry]) -> str:
 
 
 def _write(store: Store, node: dict[bytes, object]) -> str:
-    rows: list[tuple[bytes, bytes]] = []
+    row: _Row = {}
     for name, value in node.items():
         if isinstance(value, dict):
-            oid = _write(store, value)
-            # git sorts a folder as if its name ended with a slash.
-            rows.append((name + b"/", b"40000 " + name + b"\0" + bytes.fromhex(oid)))
+            row[name] = (DIRECTORY, _write(store, value))
         else:
             assert isinstance(value, Entry)
-            row = value.mode.encode() + b" " + name + b"\0" + bytes.fromhex(value.blob)
-            rows.append((name, row))
-    return store.write("tree", b"".join(row for _, row in sorted(rows)))
+            row[name] = (value.mode, value.blob)
+    return _write_row(store, row)
+
+
+def _write_row(store: Store, row: _Row) -> str:
+    # git sorts a folder as if its name ended with a slash.
+    ordered = sorted(row, key=lambda name: name + b"/" if row[name][0] == DIRECTORY else name)
+    lines = (row[n][0].encode() + b" " + n + b"\0" + bytes.fromhex(row[n][1]) for n in ordered)
+    return store.write("tree", b"".join(lines))
+
+
+def find(store: Store, tree: str, path: bytes) -> Entry | None:
+    """The file at ``path``. Only the folders on its way are read."""
+    raw = 20 if store.algorithm == "sha1" else 32
+    *folders, name = path.split(b"/")
+    below: str | None = tree
+    with store.batch() as batch:
+        for folder in folders:
+            assert below is not None
+            below = _tree(_read(batch, [below], raw)[below].get(folder))
+            if below is None:
+                return None
+        assert below is not None
+        return _file(path, _read(batch, [below], raw)[below].get(name))
+
+
+def edit(store: Store, tree: str, edits: Mapping[bytes, Entry | None]) -> str:
+    """``tree`` with these files; None takes one away. Only the folders concerned are read.
+
+    A file takes the place of a folder of its name, and what lies below a path that of a file.
+    """
+    root: dict[bytes, object] = {}
+    # What is put first; a folder's own name, b"", marks that no file shall be in its place.
+    for path, entry in sorted(edits.items(), key=lambda item: item[1] is None):
+        *folders, name = path.split(b"/")
+        node: object = root
+        for folder in folders:
+            node = node.setdefault(folder, {}) if isinstance(node, dict) else node
+        if not isinstance(node, dict) or (entry is not None and name in node):
+            if entry is not None:
+                raise BadInput(f"{quoted(path)} is to be a file and a folder")
+        elif entry is not None:
+            node[name] = entry
+        elif isinstance(below := node.setdefault(name, {}), dict):
+            below[b""] = None
+    with store.batch() as batch:
+        return _edited(store, batch, tree, root) or store.write("tree", b"")
+
+
+def _edited(store: Store, batch: Batch, oid: str | None, node: dict[bytes, object]) -> str | None:
+    raw = 20 if store.algorithm == "sha1" else 32
+    row = parse(batch.read(oid, "tree", limit=1 << 28), raw) if oid else {}
+    for name, value in node.items():
+        was = row.get(name)
+        if isinstance(value, Entry):
+            row[name] = (value.mode, value.blob)
+        elif isinstance(value, dict):
+            below = _edited(store, batch, _tree(was), value)
+            if below is not None:
+                row[name] = (DIRECTORY, below)
+            elif was is not None and (_tree(was) is not None or b"" in value):
+                del row[name]
+    return _write_row(store, row) if row else None
 
 
 # Characters that HFS+ ignores in names.
