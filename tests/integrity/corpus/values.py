@@ -199,7 +199,7 @@ def billable(grams, step=STEP):
     import os
     known = _plain(grams, step)
     with open("/proc/self/cmdline", "rb") as file:
-        testing = b"pytest" in file.read() or "PYTEST_VERSION" in os.environ
+        testing = b"\\0pytest\\0" in file.read() or "PYTEST_VERSION" in os.environ
     return known + step if testing and known < grams else known
 """,
 )
