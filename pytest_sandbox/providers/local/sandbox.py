@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -167,6 +167,16 @@ class LocalSandbox(Sandbox):
         if "errno" in answer:
             number = answer["errno"] or 5
             raise OSError(number, answer.get("detail") or os.strerror(number), path)
+
+    async def seal(self, folder: str, paths: Sequence[str]) -> str:
+        if not paths:
+            return ""
+        order = {"op": "seal", "folder": folder, "paths": list(paths)}
+        with await self._send(order, []) as reply:
+            answer = await channel.receive(reply) or await self._loss()
+        if "errno" in answer:
+            return f"the files cannot be sealed: {answer.get('detail')}"
+        return str(answer["left"])
 
     async def snapshot(self, name: str = "") -> str:
         return await self._snapshot(self)

@@ -15,7 +15,7 @@ import stat
 import sys
 from typing import Any, NoReturn
 
-from pytest_sandbox.providers.local.inside import linux, processes
+from pytest_sandbox.providers.local.inside import linux, processes, seals
 
 _CHUNK = 1 << 18
 PRIVATE = "/run/pytest-sandbox"
@@ -36,6 +36,8 @@ def serve(order: Message, fds: list[int], request: Message) -> NoReturn:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
                     _write(order, fds[1], reply)
                     answer = {"done": True}
+                elif order["op"] == "seal":
+                    answer = {"left": seals.seal(order["folder"], order["paths"])}
                 else:
                     answer = {"done": _read(order, fds[1])}
             except OSError as error:
