@@ -68,6 +68,7 @@ def host() -> Host:
         PreparedStore(cache / "prepared"),
         tuple(option.key for option in OPTIONS if option.ini),
         cache / "durations",
+        cache / "baselines",
     )
 
 

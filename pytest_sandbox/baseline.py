@@ -1,4 +1,295 @@
-"""What a trusted run of the base says: which tests there are, and what becomes of each.
+"""What a run of the base says: which tests there are, and what becomes of each.
 
-Made once per base and kept in this user's cache. Knows no pytest and no verdict.
+Made once per base, and kept in this user's cache. Knows no pytest and no verdict.
 """
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from pytest_sandbox import inside, plan, wire
+from pytest_sandbox.consumer import Phase, Selection, Usage
+from pytest_sandbox.errors import ProtocolError
+from pytest_sandbox.provider import Provider
+from pytest_sandbox.results import Outcome, Recorder, RunResult, apart
+from pytest_sandbox.split import execute
+from pytest_sandbox.workspace import Tree
+
+#: Part of every key.
+_FORMAT: Final = 1
+#: Baselines kept; the least recently used go first.
+_MOST: Final = 100
+#: Bytes of one; a larger one is made again each time.
+_MAX_FILE: Final = 64 << 20
+#: Ends that would be the same the next time.
+_LASTING: Final = ("finished", "usage", "exit")
+#: Collectors that a sentence names.
+_NAMED: Final = 3
+
+#: Which of what was collected is to run, by number.
+Choose = Callable[[Sequence[wire.Collected]], Collection[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What the base says of its tests. As trusted as the base is, and no more."""
+
+    #: What was collected, numbered through.
+    tree: tuple[wire.Collected, ...] = field(default=(), repr=False)
+    #: What became of those that ran, by node id; a repeated id has "(2)" behind it.
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict, repr=False)
+    #: Collectors that failed, with what went wrong.
+    errors: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: (cause, node id or phase) of processes that ended before their session did.
+    deaths: tuple[tuple[str, str], ...] = ()
+    #: What node ids are relative to: a folder of the repository.
+    rootdir: str = ""
+    #: Why the base cannot tell everything, in a line; "" where it can.
+    trouble: str = ""
+    #: Seconds that it took to make.
+    seconds: float = 0.0
+    #: It was made in an earlier session.
+    cached: bool = False
+
+    def nodeids(self) -> list[str]:
+        """The ids that were collected, in order, each once."""
+        return apart(item.nodeid for frame in self.tree for item in frame.items)
+
+    def told(self) -> str:
+        """One line for people."""
+        text = f"{len(self.nodeids())} tests at the base"
+        text += ", known from an earlier run" if self.cached else f", {self.seconds:.1f} s"
+        if self.trouble:
+            text += f"; expected ids partly from the candidate's own collection: {self.trouble}"
+        return text
+
+
+def everything(tree: Sequence[wire.Collected]) -> Collection[int]:
+    """All tests of ``tree``."""
+    return range(sum(len(frame.items) for frame in tree))
+
+
+async def obtain(
+    run: plan.Run,
+    provider: Provider,
+    host: inside.Host,
+    *,
+    choose: Choose = everything,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
+    on_usage: Callable[[Usage], None] = lambda usage: None,
+) -> Baseline:
+    """What the base of ``run`` says, from the cache or from a run of its own.
+
+    Args:
+        choose: which of its tests have to be known; all of them are collected in any case.
+
+    Raises:
+        SandboxError: as ``split.execute``.
+    """
+    base = of(run)
+    if base is None:
+        return Baseline()
+    store = _Store(host.baselines)
+    name = key(base, provider.name)
+    known = store.get(name)
+    if known is not None:
+        ids = known.nodeids()
+        if all(ids[number] in known.outcomes for number in choose(known.tree)):
+            return replace(known, cached=True)
+    text = "the base's own tests run first, once, to know which there are and what they do"
+    on_phase(Phase("create", text, announce=True))
+    recorder = _Recorder(on_phase, on_usage, choose)
+    started = monotonic()
+    try:
+        await execute(base, provider, recorder, host)
+    except ProtocolError as error:
+        return Baseline(trouble=f"the base's own run broke the protocol: {error}")
+    result = recorder.result(base.name)
+    found = _made(result, recorder.tree, monotonic() - started)
+    if known is not None:
+        found = replace(found, outcomes={**known.outcomes, **found.outcomes})
+    if result.end.reason in _LASTING:
+        store.put(name, found)
+    return found
+
+
+def of(run: plan.Run) -> plan.Run | None:
+    """The run of the base that answers for ``run``; None where it has nothing that was named."""
+    args = _arguments(run)
+    if args is None:
+        return None
+    protection = run.protection
+    if protection is not None:
+        # Started in the same way, so that what a test can do is the same.
+        protection = replace(
+            protection, tree=run.base, scored=run.base, kept=(), restored=(), dropped=(),
+            flagged=(), own_tests=(), fresh=(),
+        )  # fmt: skip
+    return replace(
+        run, name=f"the base of {run.name}", candidate=run.base, protection=protection, args=args,
+        artifacts=(), keep="never", live=False,
+    )  # fmt: skip
+
+
+def _arguments(run: plan.Run) -> tuple[str, ...] | None:
+    """Those of ``run`` without the files that only the candidate has."""
+    if all(arg.startswith("-") for arg in run.args):
+        return run.args
+    there, added = _places(run, run.base), _places(run, run.candidate)
+    kept = []
+    named = left_out = False
+    for arg in run.args:
+        path = posixpath.normpath(posixpath.join(run.cwd, arg.partition("::")[0]))
+        if not arg.startswith("-") and path in added and path not in there:
+            left_out = True
+            continue
+        named |= not arg.startswith("-") and path in there
+        kept.append(arg)
+    return None if left_out and not named else tuple(kept)
+
+
+def _places(run: plan.Run, tree: Tree) -> frozenset[str]:
+    """The files and folders of a tree."""
+    found = {"."}
+    for entry in run.workspace.files(tree):
+        path = entry.path.decode("utf-8", "surrogateescape")
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition("/")[0]
+    return frozenset(found)
+
+
+def key(base: plan.Run, provider: str) -> str:
+    """All that the result of a run of the base depends on, and no secret."""
+    environment, limits = base.environment, base.limits
+    venv = environment.venv
+    content = [
+        _FORMAT, version("pytest-sandbox"), provider, base.base.id, environment.key,
+        environment.interpreter.identity, [] if venv is None else _state(venv.path),
+        base.protection is not None, list(base.args), base.cwd, list(base.build),
+        sorted(base.env.items()), base.network, base.history, base.image, base.region,
+        limits.run, limits.test, limits.memory, limits.cpus, limits.disk, limits.processes,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _state(venv: Path) -> list[str]:
+    """What tells that packages of an environment were changed."""
+    folders = [venv, *sorted(venv.glob("lib/python*/site-packages"))]
+    return [f"{folder} {folder.stat().st_mtime_ns}" for folder in folders if folder.is_dir()]
+
+
+class _Recorder(Recorder):
+    """Runs what has to be known, also where not everything could be collected."""
+
+    def __init__(
+        self,
+        on_phase: Callable[[Phase], None],
+        on_usage: Callable[[Usage], None],
+        choose: Choose,
+    ) -> None:
+        super().__init__(on_phase)
+        self._on_usage = on_usage
+        self._wanted = choose
+        self.tree: list[wire.Collected] = []
+
+    def phase(self, phase: Phase) -> None:
+        # "run" is for the tests that were asked for.
+        super().phase(Phase("collect", "the base's own tests") if phase.name == "run" else phase)
+
+    def used(self, usage: Usage) -> None:
+        super().used(usage)
+        self._on_usage(usage)
+
+    def take(self, frame: wire.Frame) -> None:
+        super().take(frame)
+        if isinstance(frame, wire.Collected):
+            self.tree.append(frame)
+
+    async def select(self) -> Selection:
+        self.choose(sorted(self._wanted(self.tree)))
+        return Selection(self._chosen)
+
+
+def _made(result: RunResult, tree: Sequence[wire.Collected], seconds: float) -> Baseline:
+    ids = apart([item.nodeid for frame in tree for item in frame.items])
+    reports = {nodeid: test for nodeid, test in result.tests.items() if test.reports}
+    deaths: list[tuple[str, str]] = [
+        (d.cause, d.phase if d.item is None else ids[d.item]) for d in result.deaths
+    ]
+    if result.end.reason == "exit" and result.end.exitstatus == 0:
+        deaths.append(("end", ""))
+    return Baseline(
+        tree=tuple(tree),
+        outcomes={nodeid: test.outcome for nodeid, test in reports.items()},
+        errors=result.collection_errors,
+        deaths=tuple(dict.fromkeys(deaths)),
+        rootdir=result.hello.rootdir if result.hello else "",
+        trouble=_trouble(result),
+        seconds=round(seconds, 3),
+    )
+
+
+def _trouble(result: RunResult) -> str:
+    if result.end.reason != "finished":
+        said = (result.end.message.strip().splitlines() or ["it said nothing"])[0]
+        return f"the base's own run ended early ({result.end.reason}: {said[:200]})"
+    errors = list(result.collection_errors)
+    if not errors:
+        return ""
+    more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+    return f"at the base, {', '.join(errors[:_NAMED])}{more} cannot be collected"
+
+
+class _Store:
+    """Baselines by key in one folder: lost, torn or of another version is as if never made."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, name: str) -> Baseline | None:
+        if self._folder is None:
+            return None
+        path = self._folder / f"{name}.json"
+        try:
+            if path.stat().st_size > _MAX_FILE:
+                return None
+            found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+            os.utime(path)
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        return found
+
+    def put(self, name: str, made: Baseline) -> None:
+        data = msgspec.json.encode(made)
+        if self._folder is None or len(data) > _MAX_FILE:
+            return
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".new-")
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(data)
+                os.replace(scratch, self._folder / f"{name}.json")
+            except OSError:
+                os.unlink(scratch)
+                raise
+            self._bound(self._folder)
+
+    def _bound(self, folder: Path) -> None:
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in files[:-_MOST]:
+            path.unlink(missing_ok=True)

@@ -13,13 +13,14 @@ from concurrent.futures import Future
 from threading import Lock
 
 from pytest_sandbox import wire
+from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.portal import Task
 
 #: Batches waiting for pytest's loop; beyond, the stream from the sandbox waits.
 _BACKLOG = 200
 
-Event = Phase | Usage | wire.Frame | Task[bytes | None]
+Event = Phase | Usage | Baseline | wire.Frame | Task[bytes | None]
 
 
 class Feed:
@@ -52,6 +53,10 @@ class Feed:
 
     def used(self, usage: Usage) -> None:
         self._pass_on(usage)
+
+    def base(self, baseline: Baseline) -> None:
+        """Comes before the first frame."""
+        self._pass_on(baseline)
 
     async def select(self) -> Selection:
         return await asyncio.wrap_future(self._selection)

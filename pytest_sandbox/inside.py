@@ -50,6 +50,8 @@ class Host:
     ini_keys: tuple[str, ...] = ()
     #: The folder of how long tests took; None where that is not kept.
     durations: Path | None = None
+    #: The folder of what runs of bases said; None where that is not kept.
+    baselines: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +340,11 @@ def python(run: plan.Run, places: Places) -> str:
 def environment(run: plan.Run, places: Places) -> dict[str, str]:
     """The whole environment of tests and commands. Nothing of the host's."""
     folder = str(run.environment.venv.path) if run.environment.venv else places.env
-    variables = {"PATH": f"{folder}/bin:/usr/local/bin:/usr/bin:/bin", "VIRTUAL_ENV": folder}
+    rest = "/usr/local/bin:/usr/bin:/bin"
+    variables = {"PATH": f"{folder}/bin:{rest}", "VIRTUAL_ENV": folder}
+    if run.workdir is not None and not run.environment.setup.commands:
+        # What the image was built with.
+        variables = {"PATH": f"{run.environment.interpreter.path.parent}:{rest}"}
     variables |= run.env
     root = run.workspace.root
     if run.environment.venv is not None and root is not None:

@@ -47,6 +47,7 @@ class RemoteItem(pytest.Item):
     """A test that ran, or will run, in the sandbox."""
 
     kind: str
+    #: Its number there; -1 where it is not there.
     index: int
     _location: tuple[str, int | None, str]
 
@@ -210,6 +211,17 @@ def failed_report(item: RemoteItem, text: str) -> pytest.TestReport:
     longrepr: Any = text
     return pytest.TestReport(
         item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", longrepr, "setup"
+    )
+
+
+def refused_report(item: RemoteItem, text: str) -> pytest.TestReport:
+    """A report of our own, for a test that did not do what it does at the base."""
+    path, lineno, _ = item.location
+    longrepr: Any = RemoteRepr(
+        wire.LongRepr(text=text, path=path or item.name, lineno=(lineno or 0) + 1, message=text)
+    )
+    return pytest.TestReport(
+        item.nodeid, item.location, item.words.copy(), "failed", longrepr, "call"
     )
 
 

@@ -6,8 +6,6 @@ collected, and running an item by waiting for its reports. Knows no provider and
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from pathlib import PurePosixPath
@@ -18,8 +16,10 @@ from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import inside, items, reaper, split, wire
+from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage, bill
-from pytest_sandbox.errors import SandboxError
+from pytest_sandbox.endings import ending, heeded
+from pytest_sandbox.errors import ProtocolError, SandboxError
 from pytest_sandbox.fallback import first_able
 from pytest_sandbox.feed import Event, Feed
 from pytest_sandbox.items import RemoteItem
@@ -30,14 +30,7 @@ from pytest_sandbox.progress import Progress
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, complete
 from pytest_sandbox.runner import boundary
-
-
-class Terminated(KeyboardInterrupt):
-    """The session was asked to end, by a signal that is not Ctrl-C."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated(signal.Signals(number).name)
+from pytest_sandbox.verification import Verification
 
 
 class RemoteInternalError(Exception):
@@ -79,6 +72,9 @@ class Mirror:
         self._over = False
         self._greeted = self._ready = False
         self._exit: tuple[str, int] | None = None
+        self._broken: ProtocolError | None = None
+        self._chosen: list[int] = []
+        self._verification = Verification(self._run, config)
         self._reports: dict[int, list[wire.Report]] = {}
         self._finished: set[int] = set()
         self._usages: list[Usage] = []
@@ -103,6 +99,7 @@ class Mirror:
         self._progress = Progress(reporter, quiet=self._config.option.verbose < 0)
         if reporter is not None and not reporter.isatty and self._config.option.verbose > 0:
             reporter.write_line("")  # pytest has written "collecting ... "
+        self._verification.session = session
         self._start()
         self._collect(session)
         return True
@@ -110,12 +107,14 @@ class Mirror:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """The selection is final now: the sandbox may start."""
-        chosen = [item.index for item in session.items if isinstance(item, RemoteItem)]
+        mine = [item.index for item in session.items if isinstance(item, RemoteItem)]
+        chosen = [index for index in mine if index >= 0]
         broken = session.testsfailed and not self._config.option.continue_on_collection_errors
         if self._config.option.collectonly or broken:
             chosen = []
         if self._recorder is not None:
             self._recorder.choose(chosen)
+        self._chosen = chosen
         self._feed.choose(Selection(chosen, self._config.getoption("maxfail")))
         result = yield
         if chosen or not self._over:
@@ -128,6 +127,10 @@ class Mirror:
             return None
         ihook = item.ihook
         ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        if item.index < 0:
+            ihook.pytest_runtest_logreport(report=self._verification.absent(item))
+            ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+            return True
         seen = self._report_waiting(item)
         while item.index not in self._finished and not self._over:
             self._handle(self._next())
@@ -161,7 +164,12 @@ class Mirror:
         try:
             self._close()
         finally:
+            left = [index for index in self._chosen if index not in self._finished]
+            self._verification.finish(left, self._broken)
             result = yield
+        status = self._verification.status(session)
+        if status is not None:
+            session.exitstatus = status
         if self._recorder is not None and self._end is not None:
             verdict = self._config.hook.pytest_sandbox_verdict(
                 result=self._recorder.result(self._run.name)
@@ -171,6 +179,7 @@ class Mirror:
         return result
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        self._verification.summary(terminalreporter)
         text = bill(self._usages)
         if text:
             terminalreporter.write_line(f"sandbox: {text}")
@@ -180,18 +189,10 @@ class Mirror:
     def _start(self) -> None:
         found = self._config.hook.pytest_sandbox_providers()
         others = {name: make for names in found for name, make in names.items()}
-        self._heed_termination()
+        self._resources.enter_context(heeded())
         self._portal = self._resources.enter_context(Portal())
         self._task = self._portal.start(self._main, others)
         self._task.on_done(self._feed.done)
-
-    def _heed_termination(self) -> None:
-        """CI ends jobs by SIGTERM, which shall be as orderly as Ctrl-C."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _terminate)
-            self._resources.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
 
     async def _main(self, others: dict[str, Callable[[], Provider]]) -> bytes | None:
         self._feed.phase(Phase("create"))
@@ -203,6 +204,7 @@ class Mirror:
         run, make = self._ways[name]
         async with inside.provided(make, self._feed.phase) as provider:
             await checked(provider)
+            await self._verification.ask(run, provider, self._host, self._feed)
             return await split.execute(run, provider, self._feed, self._host)
 
     def _tell(self, text: str) -> None:
@@ -228,8 +230,9 @@ class Mirror:
                 self._stop_session()
         self._progress.clear()
         hook = self._config.hook
-        session.items = list(tree.items)
-        hook.pytest_collectreport(report=items.collected_report(tree.items))
+        found = self._verification.complete(session, tree.items)
+        session.items = list(found)
+        hook.pytest_collectreport(report=items.collected_report(found))
         if deselected:
             self._count_deselected(session, deselected)
         hook.pytest_collection_modifyitems(
@@ -255,6 +258,9 @@ class Mirror:
         if isinstance(event, Phase):
             self._progress.phase(event)
             hook.pytest_sandbox_phase(phase=event)
+            return
+        self._verification.take(event)
+        if isinstance(event, Baseline):
             return
         if self._recorder is not None:
             self._recorder.take(event)
@@ -305,7 +311,7 @@ class Mirror:
         if waiting:
             self._progress.clear()
         for frame in waiting:
-            item.ihook.pytest_runtest_logreport(report=items.test_report(item, frame))
+            item.ihook.pytest_runtest_logreport(report=self._verification.report(item, frame))
         return waiting
 
     def _without_result(self, item: RemoteItem, seen: list[wire.Report]) -> None:
@@ -331,6 +337,7 @@ class Mirror:
             artifacts = task.result()
         except SandboxError as error:
             self._exit = (str(error), error.exit_status)
+            self._broken = error if isinstance(error, ProtocolError) else None
             return
         if artifacts is not None and self._reporter is not None:
             try:
@@ -350,22 +357,10 @@ class Mirror:
         if end is None:
             self._leave(f"{self._run.name}: the sandbox ended without a word", 31)
             return
-        message = end.message.strip()
         if end.reason == "usage" and not self._ready:
-            raise pytest.UsageError(f"pytest in the sandbox refused to start:\n{message}")
-        texts = {
-            "finished": ("the sandbox's session ended before all chosen tests had run", 1),
-            "usage": ("pytest in the sandbox broke down when its tests were over", 1),
-            "exit": (message or "pytest.exit() in the sandbox", end.exitstatus or 2),
-            "internalerror": ("internal error of pytest in the sandbox", 3),
-            "died": ("the test process died too often, or outside of any test", 1),
-            "timeout": ("a time limit passed: --sandbox-timeout, --sandbox-collect-timeout", 1),
-            "output": ("the tests wrote more output than a run may", 1),
-            "stopped": ("stopped", 2),
-            "supervisor": ("the supervisor in the sandbox failed", 31),
-        }
-        text, status = texts[end.reason]
-        self._leave(text if message in ("", text) else f"{text}\n{message}", status)
+            said = end.message.strip()
+            raise pytest.UsageError(f"pytest in the sandbox refused to start:\n{said}")
+        self._leave(*ending(end))
 
     def _leave(self, text: str, status: int) -> None:
         first, _, rest = text.partition("\n")

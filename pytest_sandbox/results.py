@@ -5,12 +5,16 @@ Pure data; knows neither pytest nor providers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_sandbox import wire
 from pytest_sandbox.consumer import Phase, Selection, Usage
+from pytest_sandbox.findings import Coverage, Finding
+
+if TYPE_CHECKING:
+    from pytest_sandbox.protection import Protection
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 
@@ -69,6 +73,22 @@ class RunResult:
     hello: wire.Hello | None = field(default=None, repr=False)
     #: Set by a ``pytest_sandbox_verdict`` hook.
     verdict: bool | None = None
+    #: What was seen that an honest run does not show; with any of it, the run has not passed.
+    findings: tuple[Finding, ...] = ()
+    #: What became of the candidate's changes; None where the tree is trusted as it is.
+    protection: Protection | None = field(default=None, repr=False)
+    #: What kept the tests from making results, and what this sandbox could not give, and why.
+    layers: wire.Layers | None = None
+    #: How much of the run further layers could look at.
+    coverage: tuple[Coverage, ...] = ()
+    #: Where the expected tests are from, in a line; "" where there was no run of the base.
+    baseline: str = ""
+    #: Processes that ended before their session did, as the supervisor saw them.
+    deaths: tuple[wire.Died, ...] = field(default=(), repr=False)
+    #: (node id, "file:line") of all that was collected.
+    items: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    #: Tests that were to run, and whose end was not reported.
+    left: tuple[str, ...] = ()
 
     @property
     def cost(self) -> float | None:
@@ -86,6 +106,7 @@ class RunResult:
             and bool(self.tests)
             and not self.failed
             and not self.collection_errors
+            and not self.findings
         )
 
     @property
@@ -114,11 +135,16 @@ class RunResult:
         bad = "".join(f" {test.nodeid}" for test in self.failed[:3])
         if self.end.reason != "finished":
             text += f", ended by {self.end.reason}"
+        verdicts = dict.fromkeys(finding.verdict for finding in self.findings)
+        text += "".join(f", {verdict}" for verdict in verdicts)
         return f"<run of {self.name}: {text or 'no tests'}{'; failed:' + bad if bad else ''}>"
 
     def report(self) -> str:
         """The failing tests with their tracebacks, for people."""
-        parts = []
+        parts = [
+            f"{one.verdict} ({one.layer}): {one.nodeid + ': ' if one.nodeid else ''}{one.event}"
+            for one in self.findings
+        ]
         if self.end.reason != "finished":
             parts.append(f"The run ended early ({self.end.reason}): {self.end.message}")
         for nodeid, text in self.collection_errors.items():
@@ -146,6 +172,8 @@ class Recorder:
         self._end: wire.End | None = None
         self._hello: wire.Hello | None = None
         self._usages: list[Usage] = []
+        self._layers: wire.Layers | None = None
+        self._deaths: list[wire.Died] = []
 
     def phase(self, phase: Phase) -> None:
         self._on_phase(phase)
@@ -172,6 +200,10 @@ class Recorder:
                 self._warnings.append(frame)
             case wire.Output():
                 self._output.append(frame.text)
+            case wire.Layers():
+                self._layers = frame
+            case wire.Died():
+                self._deaths.append(frame)
             case wire.End():
                 self._end = frame
 
@@ -187,20 +219,40 @@ class Recorder:
         """Call after the ``End`` frame."""
         if self._end is None:
             raise RuntimeError(f"{name}: the run has not ended")
+        names = apart(item.nodeid for item in self._items)
         tests: dict[str, TestResult] = {}
         for index in self._chosen:
-            nodeid = self._items[index].nodeid
             reports = tuple(self._reports.get(index, ()))
-            known, copy = nodeid, 1
-            while known in tests:  # pytest lets custom collectors repeat an id
-                copy += 1
-                known = f"{nodeid} ({copy})"
             outcome = outcome_of(reports, finished=index in self._finished)
-            tests[known] = TestResult(known, outcome, reports)
+            tests[names[index]] = TestResult(names[index], outcome, reports)
+        places = (place(item) for item in self._items)
         return RunResult(
             name, tests, self._errors, tuple(self._warnings), "".join(self._output), self._end,
-            artifacts, tuple(self._usages), self._hello,
+            artifacts, tuple(self._usages), self._hello, layers=self._layers,
+            deaths=tuple(self._deaths), items=tuple(zip(names, places, strict=True)),
+            left=tuple(names[index] for index in self._chosen if index not in self._finished),
         )  # fmt: skip
+
+    def broken(self, error: Exception) -> None:
+        """The run ended by what no agent sends: what came before is kept."""
+        self._end = wire.End(n=0, reason="died", exitstatus=None, message=str(error))
+
+
+def apart(nodeids: Iterable[str]) -> list[str]:
+    """Node ids made different: pytest lets custom collectors repeat one."""
+    found: dict[str, None] = {}
+    for nodeid in nodeids:
+        known, copy = nodeid, 1
+        while known in found:
+            copy += 1
+            known = f"{nodeid} ({copy})"
+        found[known] = None
+    return list(found)
+
+
+def place(item: wire.Item) -> str:
+    """ "file:line" of a test."""
+    return item.path if item.lineno is None else f"{item.path}:{item.lineno + 1}"
 
 
 def outcome_of(reports: Sequence[wire.Report], *, finished: bool) -> Outcome:
