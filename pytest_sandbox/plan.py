@@ -93,6 +93,8 @@ class Run:
     region: str | None = None
     #: US dollars an hour for one sandbox; None for what the provider publishes.
     price: float | None = None
+    #: Where the image holds the repository already.
+    workdir: str | None = None
     #: Sandboxes that share the tests.
     split: int = 1
     #: Sandboxes that may be lost before the run is given up.
@@ -101,6 +103,8 @@ class Run:
     keep: Keep = "never"
     #: Forward output as it is written (-s).
     live: bool = False
+    #: The compiled witness, by the Python it is for; empty where none shall look at the tests.
+    witness: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     columns: int = 80
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Literal
 
-from pytest_sandbox import inside, plan
+from pytest_sandbox import adoption, inside, plan
 from pytest_sandbox.consumer import Consumer, Phase
 from pytest_sandbox.errors import CommandTimeout, InfraError, SetupFailed
 from pytest_sandbox.patience import patiently
@@ -48,8 +48,7 @@ async def prepared(
     async with inside.opened(spec, *opening) as sandbox:
         consumer.phase(Phase("upload"))
         await inside.upload_agent(sandbox)
-        archive = partial(run.workspace.archive, run.base, history=run.history)
-        await inside.upload(sandbox, run, archive)
+        await adoption.place_base(run, sandbox)
         await set_up(run, sandbox, consumer, kept_only=True)
         snapshot = await sandbox.snapshot(_name(run))
     known = await _known(key, provider, host)

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -30,8 +30,9 @@ from pytest_sandbox.errors import (
     ProtocolError,
     ProviderUnavailable,
     SandboxError,
+    Unsupported,
 )
-from pytest_sandbox.grading import planning
+from pytest_sandbox.grading import logs, planning
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.compose import Unfit
 from pytest_sandbox.grading.derivation import Derived, derive
@@ -155,8 +156,9 @@ class Grader:
 
     async def _grade(self, task: Task, candidate: Candidate) -> Verdict:
         fixed = partial(Verdict, task_id=task.id, candidate=candidate.name)
-        if task.unsupported is not None:
-            return fixed(outcome="unsupported", reason=task.unsupported)
+        unsupported = logs.unsupported(task)
+        if unsupported is not None:
+            return fixed(outcome="unsupported", reason=unsupported)
         if not task.fail_to_pass and not task.pass_to_pass:
             return fixed(outcome="base_broken", reason=_NOT_DERIVED)
         try:
@@ -228,7 +230,13 @@ class Grader:
         """
         made = run.protection
         files = () if made is None else tuple(p for p in made.own_tests if _TEST_FILE.search(p))
-        if made is None or not files or not verdict.scored or self._budget.spent:
+        if (
+            task.unsupported is not None
+            or made is None
+            or not files
+            or not verdict.scored
+            or self._budget.spent
+        ):
             return {}
         alone = replace(run, candidate=made.tree, args=files, name=f"own tests of {run.name}")
         try:
@@ -240,10 +248,17 @@ class Grader:
 
     async def _ran(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         fixed = partial(Verdict, task_id=task.id, candidate=candidate.name)
+        seen: Observed
         try:
-            result, record = await self._runs.run(run)
+            if task.unsupported is not None and task.log is not None:
+                seen, record = await self._runs.log(run, task.log)
+            else:
+                result, record = await self._runs.run(run)
+                seen = observed(result)
         except OverBudget:
             raise
+        except Unsupported as error:
+            return fixed(outcome="unsupported", reason=str(error))
         except ProtocolError as error:
             return fixed(outcome="tampered", reason=str(error))
         except (InfraError, ProviderUnavailable) as error:
@@ -251,8 +266,12 @@ class Grader:
         except SandboxError as error:
             return fixed(outcome="base_broken", reason=str(error))
         self._durations.note(_identity(task), record["seconds"])
-        seen = replace(observed(result), seconds=record["seconds"])
-        return grade(task, candidate.name, seen, record=record)
+        seen = replace(seen, seconds=record["seconds"])
+        evidence: Literal["frames", "log"] = "frames" if task.unsupported is None else "log"
+        verdict = grade(task, candidate.name, seen, evidence=evidence, record=record)
+        if evidence == "log" and verdict.outcome == "no_tests":
+            return replace(verdict, reason="its log names no test")
+        return verdict
 
     def expected(self, task: Task) -> float | None:
         """Seconds that a run of ``task`` took before; None where none is known."""

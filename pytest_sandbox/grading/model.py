@@ -18,6 +18,20 @@ Status = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """How SWE-bench itself runs an instance's tests and reads what they print."""
+
+    #: "django/django", and the version of it that its tables have.
+    repo: str
+    version: str
+    #: What the test command is given, in its own terms.
+    files: tuple[str, ...] = ()
+    #: The parser's name, and the whole script, where the data set has them.
+    parser: str | None = None
+    script: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One problem: a repository at a commit, how its tests run, and what a good patch does."""
 
@@ -59,6 +73,8 @@ class Task:
     profile: Literal["strict", "swebench"] = "strict"
     #: Why it cannot be graded here; it stays in the denominator as ``unsupported``.
     unsupported: str | None = None
+    #: Where ``unsupported`` is only so with our pytest: the official way.
+    log: Log | None = None
     #: What the file holds beside, for reports: dataset, difficulty, version.
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -77,7 +77,18 @@ class Planner:
             provider=self._provider.name,
             args=task.args,
         )
-        return run
+        if task.workdir is None or run.image is None:
+            return run
+        run = replace(run, workdir=task.workdir)
+        return run if task.setup else replace(run, environment=_of_the_image(run))
+
+
+def _of_the_image(run: plan.Run) -> plan.Environment:
+    """The environment that the image's repository was built in."""
+    found = run.environment
+    content = f"{run.image} {run.workdir} {found.interpreter.path}".encode()
+    setup = replace(found.setup, commands=(), inputs=(), reason="the image has its environment")
+    return replace(found, setup=setup, key=hashlib.sha256(content).hexdigest())
 
 
 def _options(task: Task) -> dict[str, Any]:
@@ -104,7 +115,7 @@ def key(task: Task, run: plan.Run) -> str:
         str(run.environment.interpreter.path), list(run.args), list(run.build),
         sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
         run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),
-        task.ids, task.profile,
+        task.ids, task.profile, msgspec.to_builtins(task.log),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

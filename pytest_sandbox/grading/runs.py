@@ -5,20 +5,25 @@ Knows neither tasks nor candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from pytest_sandbox import assemble, plan, prepare
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.errors import InfraError, ProviderUnavailable
+from pytest_sandbox.grading import logs
 from pytest_sandbox.grading.budget import Budget, OverBudget
+from pytest_sandbox.grading.model import Log, Observed
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult
 from pytest_sandbox.runner import boundary, execute
+
+T = TypeVar("T")
 
 
 class Runs:
@@ -54,25 +59,56 @@ class Runs:
             OverBudget: it was stopped because nothing more may be spent.
             SandboxError: as ``execute``; InfraError and ProviderUnavailable after all tries.
         """
+        recorder = partial(_Recorder, self._on_phase, self._budget, despite_collection_errors)
+
+        async def once(affordable: plan.Run) -> RunResult:
+            return await self._once(affordable, recorder())
+
+        started = monotonic()
+        result = await self._patiently(run, once, lambda result: result.end.reason)
+        return result, _observations(result, monotonic() - started)
+
+    async def log(self, run: plan.Run, log: Log) -> tuple[Observed, dict[str, Any]]:
+        """``run``, for what its official command says.
+
+        Raises:
+            Unsupported: the package that reads it is not there, or does not know it.
+            OverBudget, SandboxError: as ``run``.
+        """
+        usages: list[Usage] = []
+
+        async def once(affordable: plan.Run) -> Observed:
+            recorder = _Recorder(self._on_phase, self._budget, False, usages.append)
+            with boundary(run.name):
+                return await logs.run(affordable, log, self._provider, recorder, assemble.host())
+
+        started = monotonic()
+        seen = await self._patiently(run, once, lambda seen: seen.end)
+        return seen, _spent(usages, monotonic() - started) | {"end": seen.end}
+
+    async def _patiently(
+        self,
+        run: plan.Run,
+        once: Callable[[plan.Run], Awaitable[T]],
+        end: Callable[[T], str],
+    ) -> T:
         attempt = 0
         while True:
-            recorder = _Recorder(self._on_phase, self._budget, despite_collection_errors)
             affordable = self._affordable(run)
-            started = monotonic()
             try:
-                result = await self._once(affordable, recorder)
+                result = await once(affordable)
             except (InfraError, ProviderUnavailable):
                 if attempt == self._retries or self._budget.spent:
                     raise
                 await anyio.sleep(2.0**attempt)
                 attempt += 1
                 continue
-            if result.end.reason == "timeout" and affordable is not run:
+            if end(result) == "timeout" and affordable is not run:
                 raise OverBudget(
                     f"{run.name}: stopped where the budget ended, before its own time limit; it "
                     "has no score. Raise --sandbox-budget"
                 )
-            return result, _observations(result, monotonic() - started)
+            return result
 
     def _affordable(self, run: plan.Run) -> plan.Run:
         """The run, with no longer to live than may be paid for."""
@@ -100,15 +136,21 @@ class _Recorder(Recorder):
     """Pays for each sandbox as it ends, also where nothing comes of the run."""
 
     def __init__(
-        self, on_phase: Callable[[Phase], None], budget: Budget, despite_errors: bool
+        self,
+        on_phase: Callable[[Phase], None],
+        budget: Budget,
+        despite_errors: bool,
+        on_usage: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
         super().__init__(on_phase)
         self._budget = budget
         self._despite_errors = despite_errors
+        self._on_usage = on_usage
 
     def used(self, usage: Usage) -> None:
         super().used(usage)
         self._budget.add(usage)
+        self._on_usage(usage)
 
     async def select(self) -> Selection:
         if not self._despite_errors:
@@ -118,12 +160,18 @@ class _Recorder(Recorder):
 
 
 def _observations(result: RunResult, seconds: float) -> dict[str, Any]:
-    return {
-        "seconds": round(seconds, 3),
-        "sandboxes": [usage.sandbox_id for usage in result.usages],
-        "sandbox_seconds": round(sum(usage.seconds for usage in result.usages), 3),
-        "cost": result.cost,
+    return _spent(result.usages, seconds) | {
         "python": result.hello.python if result.hello else None,
         "pytest": result.hello.pytest if result.hello else None,
         "end": result.end.reason,
+    }
+
+
+def _spent(usages: Sequence[Usage], seconds: float) -> dict[str, Any]:
+    costs = [usage.cost for usage in usages if usage.cost is not None]
+    return {
+        "seconds": round(seconds, 3),
+        "sandboxes": [usage.sandbox_id for usage in usages],
+        "sandbox_seconds": round(sum(usage.seconds for usage in usages), 3),
+        "cost": sum(costs) if costs else None,
     }

@@ -23,7 +23,7 @@ from pytest_sandbox.grading.fields import (
     texts_field,
 )
 from pytest_sandbox.grading.jsonvalues import decoded, shown
-from pytest_sandbox.grading.model import Task
+from pytest_sandbox.grading.model import Log, Task
 from pytest_sandbox.grading.records import Record, records
 from pytest_sandbox.workspace import patchtext
 
@@ -31,6 +31,9 @@ from pytest_sandbox.workspace import patchtext
 #: the Dockerfiles of swebench 4.1.0, harness/dockerfiles/python.py.
 WORKDIR: Final = "/testbed"
 PYTHON: Final = "/opt/miniconda3/envs/testbed/bin/python"
+
+#: The newer one that the images are made with.
+CONDA: Final = "/opt/miniconda3/bin/python"
 
 #: Versions of projects whose images have a Python before 3.8:
 #: MAP_REPO_VERSION_TO_SPECS_PY of swebench 4.1.0, harness/constants/python.py.
@@ -151,7 +154,8 @@ def _task(fields: Mapping[str, Any], source: str, key: str | None) -> Task:
         image=image,
         workdir=WORKDIR,
         build=_commands(fields, "rebuild_cmds"),
-        python=PYTHON if official else None,
+        # Of what pytest does not run, only our own programs need one, and a newer.
+        python=(CONDA if unsupported else PYTHON) if official else None,
         args=args,
         test_patch=test_patch,
         restore=tuple(literal_glob(path) for path in touched),
@@ -161,6 +165,7 @@ def _task(fields: Mapping[str, Any], source: str, key: str | None) -> Task:
         ids="swebench",
         profile="swebench",
         unsupported=unsupported or other_command,
+        log=_log(fields, repo, touched, expected) if unsupported else None,
         extra={"format": "swebench"} | _extra(fields),
     )
 
@@ -222,6 +227,27 @@ def _unsupported(fields: Mapping[str, Any], repo: str, expected: Sequence[str]) 
     if not parser and not any("::" in test for test in expected):
         return f"its tests have no ids of pytest's kind: {shown(expected[0])}"
     return None
+
+
+def _log(
+    fields: Mapping[str, Any], repo: str, touched: Mapping[str, bool], expected: Sequence[str]
+) -> Log | None:
+    """The official way to run and read an instance, where a log says what passed."""
+    fails_only = text_field(fields, "eval_type", "pass_and_fail") != "pass_and_fail"
+    if fails_only or _assets(fields.get("image_assets")) or not expected:
+        return None
+    files = [path for path, stays in touched.items() if stays and not path.endswith(_NO_TESTS)]
+    if repo == "django/django":
+        # Its runner takes modules: get_test_directives of swebench 4.1.0.
+        bare = (path.removesuffix(".py").removeprefix("tests/") for path in files)
+        files = [path.replace("/", ".") for path in bare]
+    return Log(
+        repo=repo,
+        version=text_field(fields, "version", ""),
+        files=tuple(files),
+        parser=text_field(fields, "log_parser", "") or None,
+        script=text_field(fields, "eval_script", "") or None,
+    )
 
 
 def _assets(value: object) -> bool:
