@@ -162,7 +162,7 @@ def test_the_tests_of_the_task_take_the_place_of_the_candidates(workspace: Works
     del expected["tests/test_a.py"]
     assert content(workspace, made.tree) == expected
     assert made.restored == ("tests/test_b.py",)
-    assert made.dropped == (("x", "it takes the place of x/spec"),)
+    assert made.dropped == (("x", "it takes the place of the folder x/"),)
 
 
 def test_a_folder_in_the_place_of_a_test(workspace: Workspace) -> None:

@@ -1,0 +1,193 @@
+"""What of a tree is tests and configuration, as the trusted tree has them.
+
+Names and the trusted pytest configuration decide. Pure: knows no workspace and reads no file.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+#: What pytest and its plugins read, or what builds and runs the tests, where tests lie below it.
+_CONFIGURATION: Final = frozenset({
+    "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "tox.toml",
+    "setup.cfg", "setup.py", "pyproject.toml", "noxfile.py", ".coveragerc", "Makefile",
+    "GNUmakefile", "makefile", "justfile", "MANIFEST.in", ".gitlab-ci.yml", ".travis.yml",
+    "azure-pipelines.yml", "appveyor.yml", ".appveyor.yml", "Jenkinsfile",
+})  # fmt: skip
+_CI_FOLDERS: Final = (".github/", ".circleci/", ".gitlab/", ".buildkite/")
+_TEST_FOLDER: Final = re.compile(r"(?:.*[_-])?tests?(?:[_-].*)?|testsuite")
+#: What Python loads, or finds plugins by, without a source that anybody could read.
+_BINARY: Final = re.compile(
+    r".*\.(?:py[cod]|so(?:\.[\d.]+)?|dylib|dll|pth|egg-link|egg|whl)"
+    r"|(?:.*/)?(?:__pycache__|\.pytest_cache|[^/]+\.(?:dist|egg)-info)(?:/.*)?",
+    re.IGNORECASE,
+)
+_STARTUP: Final = frozenset({"sitecustomize", "usercustomize"})
+_REQUIREMENTS: Final = re.compile(
+    r"(?:[^/]*/)?[^/]*requirements[^/]*\.(?:txt|in)|requirements/[^/]+|(?:.*/)?(?:poetry\.lock|"
+    r"uv\.lock|pdm\.lock|Pipfile(?:\.lock)?|pylock\.toml|environment\.ya?ml|constraints\.txt)"
+)
+
+
+class Rules:
+    """What is protected in a project.
+
+    Args:
+        trusted: the paths of the trusted tree.
+        keys: the trusted pytest configuration.
+        restore: globs of more files that run as they are trusted.
+        unprotect: globs of files that run as the candidate has them after all.
+    """
+
+    def __init__(
+        self,
+        trusted: Collection[str],
+        keys: Mapping[str, Any],
+        restore: Sequence[str] = (),
+        unprotect: Sequence[str] = (),
+    ) -> None:
+        patterns = ["test_*.py", "*_test.py", "tests.py", "test*.txt", *_test_files(keys)]
+        self._files = any_of(p for p in patterns if "/" not in p)
+        self._paths = any_of(q for p in patterns if "/" in p for q in (p, f"*/{p}"))
+        self._restore = any_of(restore)
+        self._unprotect = any_of(unprotect)
+        wanted = [path.strip("/") for path in words(keys.get("testpaths"))]
+        self._wanted = any_of(path for path in wanted if path not in ("", ".", "src"))
+        #: Folders with test files in them, some of which pytest puts on sys.path.
+        self.holding: set[str] = set()
+        #: Folders with an ``__init__.py``.
+        self.packages: set[str] = set()
+        self._folders: set[str] = set()
+        self._trusted = trusted
+        #: Folders with other modules in them.
+        self._others: set[str] = set()
+        for path in trusted:
+            folder, _, name = path.rpartition("/")
+            if self.is_test_file(path):
+                self.holding.add(folder)
+            elif name == "__init__.py":
+                self.packages.add(folder)
+            elif name.endswith(".py") and name != "conftest.py":
+                self._others.add(folder)
+        #: Those and every folder above them: configuration there is the tests'.
+        self._above = {""}
+        for folder in self.holding:
+            parts = folder.split("/") if folder else []
+            for depth in range(1, len(parts) + 1):
+                above = "/".join(parts[:depth])
+                self._above.add(above)
+                called = _TEST_FOLDER.fullmatch(parts[depth - 1]) or above == "testing"
+                if called or (self._wanted.fullmatch(above) and above not in self.packages):
+                    self._folders.add(above)
+            if folder and folder not in self.packages and folder not in self._others:
+                self._folders.add(folder)
+
+    def lets_through(self, path: str) -> bool:
+        return self._unprotect.fullmatch(path) is not None
+
+    def is_test(self, path: str) -> bool:
+        """Whether a file is one of tests, or lies with them."""
+        return self._named(path) or self.in_tests(path)
+
+    def is_test_file(self, path: str) -> bool:
+        """Whether pytest takes a module for tests by its name."""
+        return path.endswith(".py") and self._named(path)
+
+    def is_own_test(self, path: str) -> bool:
+        """Whether a file that the candidate adds is a test of its own and no part of the product.
+
+        Away from all tests, ``test_runner.py`` in a package may be either, and stays.
+        """
+        folder = path.rpartition("/")[0]
+        if self.in_tests(path) or self._restore.fullmatch(path):
+            return True
+        return self._named(path) and (folder in self.holding or folder not in self.packages)
+
+    def protects(self, path: str) -> bool:
+        """Whether a tracked file runs as it is trusted."""
+        return (
+            path.rpartition("/")[2] == "conftest.py"
+            or self._configures(path)
+            or self.is_test(path)
+            or _BINARY.fullmatch(path) is not None
+            or self._restore.fullmatch(path) is not None
+        )
+
+    def objection(self, path: str) -> str | None:
+        """Why a file that the candidate adds is not run, whatever else there is."""
+        folder, _, name = path.rpartition("/")
+        if _BINARY.fullmatch(path):
+            return "nobody can read what it does"
+        if any(part.partition(".")[0] in _STARTUP for part in path.split("/")):
+            return "Python would run it at every start"
+        if name == "conftest.py":
+            return "it would change how the tests run"
+        if self._configures(path):
+            return "it would configure the tests or the build"
+        if name == "__init__.py":
+            if folder in self._folders or folder in self.holding or not folder:
+                return "it would change how the tests are imported"
+            if f"{folder}.py" in self._trusted and self.protects(f"{folder}.py"):
+                return f"it would be imported in place of {folder}.py"
+        module = folder if name == "__init__.py" else path.removesuffix(".py")
+        if module in self._others and self.in_tests(f"{module}/"):
+            # Python takes what is added before a folder that is no package.
+            return f"it would be imported in place of {module}/"
+        return None
+
+    def is_requirement(self, path: str) -> bool:
+        return _REQUIREMENTS.fullmatch(path) is not None
+
+    def _configures(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if name in _CONFIGURATION and (folder in self._above or self.in_tests(path)):
+            return True
+        return path.startswith(_CI_FOLDERS)
+
+    def _named(self, path: str) -> bool:
+        name = path.rpartition("/")[2]
+        if self._files.fullmatch(name) or self._paths.fullmatch(path):
+            return name.endswith(".py") or not self.is_requirement(path)
+        return False
+
+    def in_tests(self, path: str) -> bool:
+        """Whether a path lies in a folder of tests; the folder itself ends with "/"."""
+        at = path.find("/")
+        while at >= 0:
+            if path[:at] in self._folders:
+                return True
+            at = path.find("/", at + 1)
+        return False
+
+
+def words(value: object) -> list[str]:
+    """The words of an ini key, in whichever form it is written."""
+    if isinstance(value, str):
+        return value.split()
+    return [str(part) for part in value] if isinstance(value, list) else []
+
+
+def any_of(globs: Iterable[str]) -> re.Pattern[str]:
+    """What matches one of ``globs``; nothing where there are none."""
+    return re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)")
+
+
+def _test_files(keys: Mapping[str, Any]) -> list[str]:
+    """The files with tests in them that the configuration names."""
+    # One that takes in every module says nothing of which are tests.
+    found = [p for p in words(keys.get("python_files")) if p.strip("*") not in ("", ".py")]
+    options = keys.get("addopts", "")
+    try:
+        given = shlex.split(options) if isinstance(options, str) else words(options)
+    except ValueError:
+        return found
+    for at, word in enumerate(given):
+        if word == "--doctest-glob" and at + 1 < len(given):
+            found.append(given[at + 1])
+        elif word.startswith("--doctest-glob="):
+            found.append(word.partition("=")[2])
+    return [glob for glob in found if glob.strip("*") not in ("", ".py")]
