@@ -209,6 +209,10 @@ class Workspace:
         made = Tree(result.tree, tree.commit, f"{printable(name)} on {tree.label}")
         return Applied(made, result.how, result.paths)
 
+    def tree_of(self, entries: Iterable[Entry]) -> str:
+        """The hash of the tree that holds exactly ``entries``, whose content is known here."""
+        return trees.build(self._store, entries)
+
     def edited(self, tree: Tree, edits: Mapping[bytes, Entry | None]) -> Tree:
         """``tree`` with these files, whose content is known here; None takes one away.
 
