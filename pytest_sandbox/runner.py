@@ -27,6 +27,7 @@ from pytest_sandbox.errors import (
 )
 from pytest_sandbox.provider import Command, Provider, Sandbox, Sink, Stream
 from pytest_sandbox.relay import Relay
+from pytest_sandbox.witness import Chain
 
 #: Times that a request is sent before its failure counts.
 _TRIES = 5
@@ -156,13 +157,14 @@ async def _tests(
         await prepare.shell(command, "build", run, sandbox, consumer, secret=False)
     layers = await sealing.put_in_force(run, sandbox, provider.capabilities)
     consumer.phase(Phase("collect"))
-    orders = json.dumps(_agent_plan(run, sandbox, host, layers))
+    chain = Chain.new(places.workspace)
+    orders = json.dumps(_agent_plan(run, sandbox, host, layers) | chain.orders(run.witness))
     await inside.write(run, sandbox, f"{places.control}/plan.json", orders.encode())
     await inside.agent(sandbox, run, "run", places.control)
     # The supervisor keeps the deadline; ours is for a supervisor that cannot.
     deadline = run.limits.run + run.limits.collect + run.limits.select + 60
     with anyio.move_on_after(deadline) as scope:
-        await _follow(run, sandbox, consumer)
+        await _follow(run, sandbox, consumer, chain)
     if scope.cancelled_caught:
         raise SandboxLost(f"{run.name}: the sandbox did not end its run within {deadline:.0f} s")
     if not run.artifacts:
@@ -175,7 +177,7 @@ async def _tests(
     return await sandbox.read_file(f"{places.control}/artifacts.tar", limit=limit)
 
 
-async def _follow(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
+async def _follow(run: plan.Run, sandbox: Sandbox, consumer: Consumer, chain: Chain) -> None:
     """Read frames to the last one, and send the selection meanwhile."""
     account = Account()
     ready = anyio.Event()
@@ -193,7 +195,7 @@ async def _follow(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(choose)
-            await _frames(run, sandbox, consumer, account, ready)
+            await _frames(run, sandbox, consumer, account, ready, chain)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         cause = _first(group)
@@ -203,7 +205,12 @@ async def _follow(run: plan.Run, sandbox: Sandbox, consumer: Consumer) -> None:
 
 
 async def _frames(
-    run: plan.Run, sandbox: Sandbox, consumer: Consumer, account: Account, ready: anyio.Event
+    run: plan.Run,
+    sandbox: Sandbox,
+    consumer: Consumer,
+    account: Account,
+    ready: anyio.Event,
+    chain: Chain,
 ) -> None:
     decoder = wire.Decoder()
     places = inside.Places.of(sandbox)
@@ -216,7 +223,7 @@ async def _frames(
             account.check(frame)
             if isinstance(frame, wire.Imports):
                 _check_imports(run, frame, places.workspace)
-            await consumer.frame(frame)
+            await consumer.frame(chain.verified(frame))
             if isinstance(frame, wire.Ready):
                 ready.set()
 

@@ -166,6 +166,8 @@ class Finish(_Frame, frozen=True, tag="finish"):
     """All phases of the item have been reported."""
 
     item: Index
+    #: What the compiled witness saw, which only ``witness.Chain`` can read.
+    witness: Text = ""
 
 
 class Warned(_Frame, frozen=True, tag="warning"):

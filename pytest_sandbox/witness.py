@@ -8,12 +8,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import secrets
+from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
 from urllib.parse import unquote
 
+import msgspec
+
+from pytest_sandbox import wire
 from pytest_sandbox.findings import Coverage, Finding
 
 KEY_SIZE: Final = 32
@@ -133,6 +138,22 @@ class Chain:
         self._next = 0
         self._current = worker_key(key, 0)
         self._broken = ""
+
+    @classmethod
+    def new(cls, root: str) -> Chain:
+        """One with a key of its own."""
+        return cls(secrets.token_bytes(KEY_SIZE), root)
+
+    def orders(self, libraries: Mapping[str, bytes]) -> dict[str, object]:
+        """What the agent's plan has to hold."""
+        encoded = {suffix: b64encode(data).decode() for suffix, data in libraries.items()}
+        return {"witness": encoded, "witness_key": self._key.hex()}
+
+    def verified(self, frame: wire.Frame) -> wire.Frame:
+        """The frame with what the witness told as far as it is authentic."""
+        if isinstance(frame, wire.Finish) and frame.witness:
+            return msgspec.structs.replace(frame, witness=self.take(frame.witness))
+        return frame
 
     def take(self, text: str) -> str:
         """The records in ``text`` without their numbers and tags; or what is wrong with them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import ModuleType
 from typing import Any, Callable
@@ -16,6 +17,7 @@ def boot(sources: dict[str, str]) -> Callable[[], None]:
     looks at what is imported, find what they would find in a direct run.
     """
     package = "pytest_sandbox_agent"
+    given = json.loads(sources.pop("given", "null"))
     made: dict[str, ModuleType] = {}
 
     def load(*names: str) -> Any:
@@ -33,6 +35,8 @@ def boot(sources: dict[str, str]) -> Callable[[], None]:
         return module
 
     def main() -> None:
-        load("texts", "channel", "worker").worker(load)
+        # First, so that it sees whatever comes after it.
+        witness = load("witness").witness(given, 0) if given is not None else None
+        load("texts", "channel", "worker").worker(load, witness)
 
     return main

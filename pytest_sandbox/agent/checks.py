@@ -114,7 +114,7 @@ def _schema() -> dict[str, Check]:
              "properties": _list(_pair(word, scalar), 256),
              "wasxfail": _optional(text), "subtest": _optional(subtest)},
         ),
-        "finish": _struct({"item": index}, {}),
+        "finish": _struct({"item": index}, {"witness": text}),
         "warning": _struct(
             {"message": text, "category": word, "path": name, "lineno": _integer(0, 2**31),
              "when": _one_of("config", "collect", "runtest"), "nodeid": name},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import select
 import selectors
@@ -37,23 +38,38 @@ _boot()
 #: The modules of the agent that a worker is made of.
 PARTS = (
     "boot", "texts", "channel", "hardening", "values", "collection", "reports", "plugin", "worker",
+    "witness",
 )  # fmt: skip
 
 
-def sources() -> bytes:
+def sources(plan: dict[str, Any]) -> bytes:
     """What BOOT reads: texts of modules, by name."""
     loader: Any = __spec__.loader  # of a zip, or of files
     folder = os.path.dirname(__file__)
     data = {part: loader.get_data(os.path.join(folder, part + ".py")).decode() for part in PARTS}
+    if plan["witness"]:
+        data["given"] = dumps({"libraries": plan["witness"], "root": plan["workspace"]})
     text = dumps(data).encode()
     return b"%012d" % len(text) + text
 
 
+def secret(plan: dict[str, Any], number: int) -> bytes:
+    """What its witness reads for itself, so that no object of its Python ever holds it."""
+    if not plan["witness"]:
+        return b""
+    key = bytes.fromhex(plan["witness_key"])
+    return hmac.new(key, b"worker %d" % number, "sha256").digest()
+
+
 class Child:
-    """The process and its pipes, watched by a selector under the names of the pipes."""
+    """The process and its pipes, watched by a selector under the names of the pipes.
+
+    Args:
+        number: how many there were before it.
+    """
 
     def __init__(
-        self, plan: dict[str, Any], source: bytes, selector: selectors.BaseSelector
+        self, plan: dict[str, Any], source: bytes, number: int, selector: selectors.BaseSelector
     ) -> None:
         cwd = plan["cwd"]
         if plan["hardened"]:
@@ -83,7 +99,7 @@ class Child:
         selector.register(self._stdout, selectors.EVENT_READ, "stdout")
         selector.register(self._stderr, selectors.EVENT_READ, "stderr")
         orders = {key: plan[key] for key in plans.FOR_WORKER}
-        self._outbox = bytearray(source + dumps(orders).encode() + b"\n")
+        self._outbox = bytearray(source + secret(plan, number) + dumps(orders).encode() + b"\n")
         self._inbox = bytearray()
         self._demoted = bool(plan["demote"])
         #: As os.waitpid() gives it; None while the process lives.

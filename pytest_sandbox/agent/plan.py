@@ -12,6 +12,7 @@ DEFAULTS: dict[str, Any] = {
     "test_timeout": None, "output_limit": 1 << 26, "frame_limit": 1 << 30,
     "text_limit": 200_000, "restarts": 10, "oom_notice": None, "live": False, "columns": 80,
     "heartbeat": 5.0, "hardened": False, "fresh": [], "sealed": [], "layers": None,
+    "witness": {}, "witness_key": "",
 }  # fmt: skip
 
 #: What of the plan a worker gets to know.

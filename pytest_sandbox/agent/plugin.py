@@ -50,6 +50,7 @@ class Plugin:
         channel: the line to the supervisor.
         orders: waits for the supervisor's selection.
         dump: the signal on which this process tells its stacks.
+        witness: what looks at the tests' code, or None.
     """
 
     __name__ = "pytest_sandbox_agent"
@@ -60,11 +61,13 @@ class Plugin:
         channel: Channel,
         orders: Callable[[], dict[str, Any]],
         dump: int | None,
+        witness: Any,
     ) -> None:
         self._plan = plan
         self._channel = channel
         self._orders = orders
         self._dump = dump
+        self._witness = witness
         self._began = monotonic()
         self._values = Values(channel.text, plan["columns"])
         self._reports = Reports(channel, self._values)
@@ -209,11 +212,14 @@ class Plugin:
             yield  # made or repeated by a plugin: part of what is running, or unknown
             return
         self._reports.start(index)
+        if self._witness is not None:
+            self._witness.begin(index, item)
         outcome: Any = yield
         self._reports.finish()
         if outcome.excinfo is None:
             self._done.add(index)
-            self._channel.put("finish", item=index)
+            seen = {} if self._witness is None else {"witness": self._witness.end()}
+            self._channel.put("finish", item=index, **seen)
 
     def pytest_runtest_setup(self) -> None:
         self._reports.phase("setup")

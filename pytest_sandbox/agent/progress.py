@@ -129,12 +129,12 @@ class Progress:
         self.since = monotonic()
         self._emit("start", {"item": item})
 
-    def _finish(self, item: int) -> None:
+    def _finish(self, item: int, witness: str = "") -> None:
         assert self.chosen is not None
         del self.chosen[item]
         self.running = None
         self.since = monotonic()
-        self._emit("finish", {"item": item})
+        self._emit("finish", {"item": item, "witness": witness} if witness else {"item": item})
 
     def tell_death(self, cause: str, text: str, status: int | None) -> None:
         """The worker ended before its session did, or was made to."""
@@ -273,7 +273,7 @@ class Progress:
         self._emit("report", frame)
 
     def _on_finish(self, frame: dict[str, Any]) -> None:
-        self._finish(self._own(frame, "the end"))
+        self._finish(self._own(frame, "the end"), frame.get("witness", ""))
 
     def _on_session(self, frame: dict[str, Any]) -> None:
         self.session = frame

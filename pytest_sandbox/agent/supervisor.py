@@ -66,7 +66,7 @@ class Supervisor:
     def _prepare(self) -> None:
         self._plan = plans.load(self._control)
         self._spool.limit = int(self._plan["frame_limit"])
-        self._sources = sources()
+        self._sources = sources(self._plan)
         self._progress.layers = self._plan["layers"]
         try:
             import ctypes  # which not every Python has
@@ -99,7 +99,7 @@ class Supervisor:
         if plan["hardened"]:
             remove_caches(plan["workspace"])
         try:
-            self._worker = Child(plan, self._sources, self._selector)
+            self._worker = Child(plan, self._sources, self._progress.restarts, self._selector)
         except OSError as error:
             raise Over(
                 "supervisor",

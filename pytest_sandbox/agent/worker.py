@@ -16,11 +16,12 @@ from .channel import Channel, high, read_line
 _getpid = os.getpid
 
 
-def worker(load: Callable[..., Any]) -> None:
+def worker(load: Callable[..., Any], witness: Any) -> None:
     """Run pytest. Does not return.
 
     Args:
         load: makes the modules that need pytest.
+        witness: what looks at the tests' code, or None.
     """
     plan = read_line(0)
     orders, frames = high(0), high(1)
@@ -47,7 +48,7 @@ def worker(load: Callable[..., Any]) -> None:
     import shutil
 
     parts = load("values", "collection", "reports", "plugin")
-    plugin = parts.Plugin(plan, channel, lambda: read_line(orders), dump)
+    plugin = parts.Plugin(plan, channel, lambda: read_line(orders), dump, witness)
     args = [part for name in plan["block"] for part in ("-p", f"no:{name}")]
     sys.argv[1:] = plan["args"]
     refused = ""
