@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import posixpath
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -127,7 +129,11 @@ def make_run(
         protection = made if isinstance(made, Protection) else None
         candidate = made.scored if isinstance(made, Protection) else made
     elif candidate is not trusted:
-        protection = protect(workspace, trusted, candidate, unprotect=options["unprotect"])
+        targets = _targets([*args, *shlex.split(options["pytest_args"])], cwd, files)
+        protection = protect(
+            workspace, trusted, candidate,
+            restore=[glob.escape(path) for path in targets], unprotect=options["unprotect"],
+        )  # fmt: skip
         candidate = protection.tree
     run = plan.Run(
         name=candidate.label,
@@ -163,6 +169,16 @@ def make_run(
         columns=columns,
     )
     return run, options
+
+
+def _targets(args: Sequence[str], cwd: str, files: TreeFiles) -> Iterator[str]:
+    """The trusted files that the arguments name: tests, or what configures them."""
+    doctests = "--doctest-modules" in f"{args} {ini.pytest_keys(files).get('addopts')}"
+    for argument in args:
+        path = posixpath.normpath(posixpath.join(cwd, argument.partition("::")[0]))
+        # With doctests, a module may be what is tested; what is a test by name is one anyway.
+        if path in files.names() and not (doctests and path.endswith(".py")):
+            yield path
 
 
 def _trees(workspace: Workspace, patched: bool, base: str | None) -> tuple[Tree, Tree]:

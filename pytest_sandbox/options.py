@@ -139,10 +139,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
            marker=True),
     Option("unprotect", "Files that run as the patch has them although they are tests or "
            "configuration, as a glob relative to the repository. May be repeated.",
-           str, "GLOB", (), many=True),
+           str, "GLOB", (), many=True, marker=True),
     Option("integrity", "How hard a pass is looked at: default, or full, which runs the tests "
            "again in ways that a patch cannot tell from nothing.",
-           one_of("default", "full"), "LEVEL", "default"),
+           one_of("default", "full"), "LEVEL", "default", marker=True),
     Option("artifact", "Files to bring back, as a glob relative to the repository. May be "
            "repeated.", str, "GLOB", (), many=True),
     Option("artifact_dir", "The new folder artifacts are put in.",

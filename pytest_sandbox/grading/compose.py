@@ -5,6 +5,8 @@ Nothing here is run, and a candidate that cannot be applied costs nothing.
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_sandbox.errors import PatchError
@@ -35,8 +37,13 @@ class Composed:
     applied: str
 
 
-def compose(workspace: Workspace, task: Task, candidate: Candidate) -> Composed:
+def compose(
+    workspace: Workspace, task: Task, candidate: Candidate, *, unprotect: Sequence[str] = ()
+) -> Composed:
     """The candidate on its base, with the task's tests.
+
+    Args:
+        unprotect: globs of files that are run as the candidate has them after all.
 
     Raises:
         Unfit: nothing can be run; with the outcome.
@@ -50,10 +57,21 @@ def compose(workspace: Workspace, task: Task, candidate: Candidate) -> Composed:
         applied = _apply(workspace, task, base, candidate)
     except PatchError as error:
         raise Unfit(error.outcome, str(error)) from error
-    made = protect(workspace, base, applied[0], trusted=expected, restore=task.restore)
+    made = protect(
+        workspace, base, applied[0], trusted=expected,
+        restore=(*task.restore, *map(glob.escape, set(_deciding(task)))), unprotect=unprotect,
+    )  # fmt: skip
     if made.scored.id == expected.id:
         raise Unfit("empty", f"nothing that is run is changed by it: {_instead(made)}")
     return Composed(base, made, applied[1])
+
+
+def _deciding(task: Task) -> Iterator[str]:
+    """The files whose tests decide, wherever they lie; doctests are part of the product."""
+    for node in (*task.fail_to_pass, *task.pass_to_pass):
+        path, separator, name = node.partition("::")
+        if separator and not (path.endswith(".py") and "." in name.partition("[")[0]):
+            yield path
 
 
 def _instead(made: Protection) -> str:

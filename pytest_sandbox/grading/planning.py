@@ -45,7 +45,9 @@ class Planner:
             BadInput: the task cannot be run.
         """
         workspace = self._repositories.workspace(task.repo, task.base)
-        made = compose(workspace, task, candidate)
+        resolve = assemble.resolver(lambda name: self._options.get(name), {}, {})
+        unprotect = resolve({})["unprotect"]
+        made = compose(workspace, task, candidate, unprotect=unprotect)
         run = self._made(workspace, task, lambda base: made.protection)
         return replace(run, name=f"{candidate.name} for {task.id}"), made
 
@@ -112,7 +114,7 @@ def key(task: Task, run: plan.Run) -> str:
     """All that a verdict depends on, and no name of anybody's."""
     content = [
         _FORMAT, version("pytest-sandbox"), run.base.id, run.candidate.id, run.environment.key,
-        str(run.environment.interpreter.path), list(run.args), list(run.build),
+        run.integrity, str(run.environment.interpreter.path), list(run.args), list(run.build),
         sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
         run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),
         task.ids, task.profile, msgspec.to_builtins(task.log),
