@@ -55,6 +55,10 @@ class Baseline:
     errors: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: (cause, node id or phase) of processes that ended before their session did.
     deaths: tuple[tuple[str, str], ...] = ()
+    #: What the compiled witness saw of each, where there was one.
+    witness: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Those whose call was reached.
+    called: frozenset[str] = field(default=frozenset(), repr=False)
     #: What node ids are relative to: a folder of the repository.
     rootdir: str = ""
     #: Why the base cannot tell everything, in a line; "" where it can.
@@ -120,7 +124,12 @@ async def obtain(
     result = recorder.result(base.name)
     found = _made(result, recorder.tree, monotonic() - started)
     if known is not None:
-        found = replace(found, outcomes={**known.outcomes, **found.outcomes})
+        found = replace(
+            found,
+            outcomes={**known.outcomes, **found.outcomes},
+            witness={**known.witness, **found.witness},
+            called=known.called | found.called,
+        )
     if result.end.reason in _LASTING:
         store.put(name, found)
     return found
@@ -182,6 +191,7 @@ def key(base: plan.Run, provider: str) -> str:
         base.protection is not None, list(base.args), base.cwd, list(base.build),
         sorted(base.env.items()), base.network, base.history, base.image, base.region,
         limits.run, limits.test, limits.memory, limits.cpus, limits.disk, limits.processes,
+        [hashlib.sha256(data).hexdigest() for _, data in sorted(base.witness.items())],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -236,6 +246,12 @@ def _made(result: RunResult, tree: Sequence[wire.Collected], seconds: float) -> 
         tree=tuple(tree),
         outcomes={nodeid: test.outcome for nodeid, test in reports.items()},
         errors=result.collection_errors,
+        witness=result.witness,
+        called=frozenset(
+            nodeid
+            for nodeid, test in reports.items()
+            if any(r.when == "call" for r in test.reports)
+        ),
         deaths=tuple(dict.fromkeys(deaths)),
         rootdir=result.hello.rootdir if result.hello else "",
         trouble=_trouble(result),

@@ -89,6 +89,8 @@ class RunResult:
     items: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     #: Tests that were to run, and whose end was not reported.
     left: tuple[str, ...] = ()
+    #: What the compiled witness saw of each test, for ``witness.judge``.
+    witness: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def cost(self) -> float | None:
@@ -174,6 +176,7 @@ class Recorder:
         self._usages: list[Usage] = []
         self._layers: wire.Layers | None = None
         self._deaths: list[wire.Died] = []
+        self._witness: dict[int, str] = {}
 
     def phase(self, phase: Phase) -> None:
         self._on_phase(phase)
@@ -196,6 +199,8 @@ class Recorder:
                 self._reports.setdefault(frame.item, []).append(frame)
             case wire.Finish():
                 self._finished.add(frame.item)
+                if frame.witness:
+                    self._witness[frame.item] = frame.witness
             case wire.Warned():
                 self._warnings.append(frame)
             case wire.Output():
@@ -231,6 +236,7 @@ class Recorder:
             artifacts, tuple(self._usages), self._hello, layers=self._layers,
             deaths=tuple(self._deaths), items=tuple(zip(names, places, strict=True)),
             left=tuple(names[index] for index in self._chosen if index not in self._finished),
+            witness={names[index]: text for index, text in self._witness.items()},
         )  # fmt: skip
 
     def broken(self, error: Exception) -> None:
