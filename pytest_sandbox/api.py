@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from pytest_sandbox import assemble, fallback, inside, reaper, registry
+from pytest_sandbox import assemble, baseline, evidence, fallback, inside, plan, reaper, registry
 from pytest_sandbox.consumer import Phase
-from pytest_sandbox.errors import BadInput
+from pytest_sandbox.errors import BadInput, ProtocolError
 from pytest_sandbox.patience import checked
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult
@@ -47,6 +47,7 @@ def run_tests(
         repo: the repository, or a plain folder.
         patch: a path, or the text of a diff (anything with a newline in it), applied to ``base``.
         base: the trusted revision; HEAD with a patch. Without one the working tree runs.
+            With a patch or a base, the base's own tests run first, once, and are expected.
         args: for pytest in the sandbox: files, node ids, options.
         provider: by name, or several ("e2b,modal": the first that can make a sandbox), or an
             instance that is open already.
@@ -146,12 +147,26 @@ async def run_on(
         await _in_thread(open_it)
         assert workspace is not None
         run = await _in_thread(partial(prepare, workspace))
-        recorder = Recorder(on_phase)
-        artifacts = await execute(run, provider, recorder, assemble.host())
-        return recorder.result(run.name, artifacts)
+        return await _carried_out(run, provider, on_phase)
     finally:
         if workspace is not None:
             await _in_thread(workspace.close)
+
+
+async def _carried_out(run: plan.Run, provider: Provider, on_phase: OnPhase) -> RunResult:
+    """The run; with a candidate, what the base says first."""
+    host, recorder = assemble.host(), Recorder(on_phase)
+    if run.protection is None:
+        artifacts = await execute(run, provider, recorder, host)
+        return recorder.result(run.name, artifacts)
+    base = await baseline.obtain(run, provider, host, on_phase=on_phase, on_usage=recorder.used)
+    try:
+        artifacts = await execute(run, provider, recorder, host)
+        result = recorder.result(run.name, artifacts)
+    except ProtocolError as error:
+        # A statement about the candidate, as much as a failing test.
+        result = evidence.broken(recorder, run.name, error)
+    return evidence.settled(result, run.protection, base)
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

@@ -13,9 +13,10 @@ from typing import Final
 
 from pytest_sandbox import wire
 from pytest_sandbox.baseline import Baseline
-from pytest_sandbox.findings import Finding
+from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.protection import Protection
-from pytest_sandbox.results import RunResult, TestResult
+from pytest_sandbox.results import Recorder, RunResult, TestResult
+from pytest_sandbox.witness import Trusted, judge
 
 #: Exit statuses of sessions; 20 to 23 are those of patches.
 TAMPERED: Final = 24
@@ -147,6 +148,12 @@ def unproven(event: str, nodeid: str, where: str = "") -> Finding:
     return Finding(layer="L3", verdict="unproven", event=event, nodeid=nodeid, where=where)
 
 
+def broken(recorder: Recorder, name: str, error: Exception) -> RunResult:
+    """What came before the sandbox sent what no agent sends, and that it did."""
+    recorder.broken(error)
+    return replace(recorder.result(name), findings=(contradiction(error),))
+
+
 def settled(result: RunResult, protection: Protection, base: Baseline) -> RunResult:
     """``result`` with what the base says about it: tests that are missing or were not run fail."""
     wrong: dict[str, str] = {}
@@ -163,17 +170,45 @@ def settled(result: RunResult, protection: Protection, base: Baseline) -> RunRes
     for nodeid, text in wrong.items():
         before = tests[nodeid].reports if nodeid in tests else ()
         tests[nodeid] = TestResult(nodeid, "failed", (*before, failing(text)))
+    seen, coverage = witnessed(result, protection, base)
     return replace(
         result,
         tests=tests,
         protection=protection,
         baseline=base.told(),
+        coverage=(*result.coverage, *coverage),
         findings=(
             *result.findings,
             *ended(result.deaths, result.end, result.items, result.left, base),
             *(unproven(text, nodeid, where.get(nodeid, "")) for nodeid, text in wrong.items()),
+            *seen,
         ),
     )
+
+
+def witnessed(
+    result: RunResult, protection: Protection, base: Baseline
+) -> tuple[tuple[Finding, ...], tuple[Coverage, ...]]:
+    """What the compiled witness has against tests that passed, and how many it looked at.
+
+    Nothing, where it looked neither at this run nor at the base's.
+    """
+    if not (result.witness or base.witness):
+        return (), ()
+    known = base if comparable(result, base) else Baseline()
+    trusted = Trusted(
+        seen=known.witness,
+        called=known.called,
+        passed={nodeid for nodeid, outcome in known.outcomes.items() if outcome == "passed"},
+    )
+    findings, coverage = judge(
+        [test.nodeid for test in result if test.outcome in ("passed", "xpassed")],
+        result.witness,
+        trusted=trusted,
+        changed=frozenset(protection.kept + protection.own_tests),
+        sealed=frozenset(protection.sealed),
+    )
+    return findings, (coverage,)
 
 
 def comparable(result: RunResult, base: Baseline) -> bool:

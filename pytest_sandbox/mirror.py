@@ -172,7 +172,7 @@ class Mirror:
             session.exitstatus = status
         if self._recorder is not None and self._end is not None:
             verdict = self._config.hook.pytest_sandbox_verdict(
-                result=self._recorder.result(self._run.name)
+                result=self._verification.settled(self._recorder.result(self._run.name))
             )
             if verdict is not None and session.exitstatus in (0, 1):
                 session.exitstatus = pytest.ExitCode(0 if verdict else 1)

@@ -24,7 +24,7 @@ from pytest_sandbox.inside import Host
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import apart, place
+from pytest_sandbox.results import RunResult, apart, place
 
 #: Lines of one kind that the summary has.
 _SHOWN = 20
@@ -193,6 +193,12 @@ class Verification:
             self._deaths, self._end, self._places, [names[index] for index in left], self._base
         )
         self._findings |= dict.fromkeys(found)
+
+    def settled(self, result: RunResult) -> RunResult:
+        """The result as the session has it."""
+        if self._protection is None:
+            return result
+        return evidence.settled(result, self._protection, self._base or Baseline())
 
     def status(self, session: pytest.Session) -> int | None:
         """The exit status that findings make; None where they make none."""

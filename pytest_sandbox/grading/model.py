@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pytest_sandbox.findings import Coverage, Finding
+
 Outcome = Literal[
     "resolved", "partially_resolved", "unresolved", "regressed",
     "empty", "malformed", "conflict", "refused",
-    "collection_error", "no_tests", "timeout", "crashed", "tampered", "flaky",
+    "collection_error", "no_tests", "timeout", "crashed", "tampered", "unproven", "flaky",
     "base_broken", "gold_broken", "infra_error", "unsupported",
 ]  # fmt: skip
 
@@ -105,6 +107,10 @@ class Observed:
     #: What node ids are relative to: a folder of the repository, "" for its top.
     rootdir: str = ""
     seconds: float = 0.0
+    #: What an honest run does not show.
+    findings: tuple[Finding, ...] = ()
+    #: What kept the tests from making results: "" where it was in force, else why it was not.
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +146,12 @@ class Verdict:
     applied: str = ""
     #: "frames" (our protocol) or "log" (parsed from output; never reported as protected).
     evidence: Literal["frames", "log"] = "frames"
+    #: What was seen that an honest run does not show, with the layer that saw it.
+    findings: tuple[Finding, ...] = ()
+    #: What kept the tests from making results: "" where it was in force, else why it was not.
+    layers: Mapping[str, str] = field(default_factory=dict)
+    #: How much of the run further layers could look at.
+    coverage: tuple[Coverage, ...] = ()
     #: Provenance: commits, tree hashes, versions, seconds by phase, sandboxes, cost.
     record: Mapping[str, Any] = field(default_factory=dict)
 

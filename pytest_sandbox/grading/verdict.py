@@ -17,16 +17,18 @@ Outcomes, the first that applies:
 
 1. ``infra_error``: the supervisor failed, or we stopped the run.
 2. ``base_broken``: the task has no test to decide by.
-3. ``timeout``: the run passed its deadline; what was reported before is kept.
-4. ``crashed``: the session died, or pytest failed in itself, or it wrote more than allowed.
-5. ``resolved``: the session ran to its end, and every expected test passes.
-6. ``collection_error``: nothing ran because pytest could not start or collect, or an expected
+3. ``tampered``: evidence that no honest run shows, about an expected test or the whole run.
+4. ``timeout``: the run passed its deadline; what was reported before is kept.
+5. ``crashed``: the session died, or pytest failed in itself, or it wrote more than allowed.
+6. ``resolved``: the session ran to its end, and every expected test passes; ``unproven`` where
+   something of the evidence for that is missing.
+7. ``collection_error``: nothing ran because pytest could not start or collect, or an expected
    test is missing from a file that could not be collected.
-7. ``no_tests``: nothing was collected.
-8. ``crashed``, then ``timeout``: an expected test was killed for that.
-9. ``regressed``: all of FAIL_TO_PASS, but not all of PASS_TO_PASS.
-10. ``partially_resolved``: some of FAIL_TO_PASS, and all of PASS_TO_PASS.
-11. ``unresolved``.
+8. ``no_tests``: nothing was collected.
+9. ``crashed``, then ``timeout``: an expected test was killed for that.
+10. ``regressed``: all of FAIL_TO_PASS, but not all of PASS_TO_PASS.
+11. ``partially_resolved``: some of FAIL_TO_PASS, and all of PASS_TO_PASS.
+12. ``unresolved``.
 
 ``flaky`` is what several runs make of it: see ``settled``.
 """
@@ -37,6 +39,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from pytest_sandbox.evidence import ended
+from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.grading.matching import Match, matcher
 from pytest_sandbox.grading.model import Observed, Outcome, Status, Task, TestVerdict, Verdict
 from pytest_sandbox.results import RunResult
@@ -81,12 +85,15 @@ def observed(run: RunResult) -> Observed:
         for report in test.reports:
             if report.cause != "test":
                 causes[nodeid] = report.cause
+    layers = {} if run.layers is None else {**dict.fromkeys(run.layers.on, ""), **run.layers.off}
     return Observed(
         tests=tests,
         collection_errors=dict(run.collection_errors),
         end=run.end.reason,
         causes=causes,
         rootdir=run.hello.rootdir if run.hello else "",
+        findings=(*run.findings, *ended(run.deaths, run.end, run.items, run.left, None)),
+        layers=layers,
     )
 
 
@@ -111,7 +118,7 @@ def grade(
     pass_to_pass = _tests(task, task.pass_to_pass, observed, match, second)
     outcome, reason = _outcome(task, observed, fail_to_pass, pass_to_pass)
     decided = {nodeid for test in (*fail_to_pass, *pass_to_pass) for nodeid in test.nodeids}
-    return Verdict(
+    verdict = Verdict(
         task_id=task.id,
         candidate=candidate,
         outcome=outcome,
@@ -121,8 +128,39 @@ def grade(
         other={id: status for id, status in observed.tests.items() if id not in decided},
         applied=applied,
         evidence=evidence,
+        layers=dict(observed.layers),
         record=dict(record or {}),
     )
+    missing = any(test.status == "missing" for test in (*fail_to_pass, *pass_to_pass))
+    # Of a test that decides nothing, it may be what the base does as well.
+    count = [f for f in observed.findings if f.nodeid in decided or (not f.nodeid and missing)]
+    return judged(verdict, count)
+
+
+def judged(
+    verdict: Verdict, findings: Sequence[Finding], coverage: Sequence[Coverage] = ()
+) -> Verdict:
+    """``verdict`` with what layers saw, and the outcome that follows from it."""
+    if not findings and not coverage:
+        return verdict
+    outcome, reason = verdict.outcome, verdict.reason
+    worst = "tampered" if any(f.verdict == "tampered" for f in findings) else "unproven"
+    if findings and verdict.scored and (worst == "tampered" or outcome == "resolved"):
+        named = dict.fromkeys(_event(f) for f in findings if f.verdict == worst)
+        outcome = "tampered" if worst == "tampered" else "unproven"
+        reason = _named(named, "; ")
+    return replace(
+        verdict,
+        outcome=outcome,
+        reason=reason,
+        findings=(*verdict.findings, *findings),
+        coverage=(*verdict.coverage, *coverage),
+    )
+
+
+def _event(finding: Finding) -> str:
+    where = f" ({finding.where})" if finding.where else ""
+    return f"{finding.event}: {finding.nodeid}{where}" if finding.nodeid else finding.event
 
 
 def settled(runs: Sequence[Verdict]) -> Verdict:
@@ -265,10 +303,10 @@ def _differing(runs: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def _named(names: Any) -> str:
+def _named(names: Any, separator: str = ", ") -> str:
     shown = [printable(str(name), line=True) for name in names]
     more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
     return (
-        ", ".join(name if len(name) <= 200 else f"{name[:197]}..." for name in shown[:_NAMED])
+        separator.join(name if len(name) <= 200 else f"{name[:197]}..." for name in shown[:_NAMED])
         + more
     )

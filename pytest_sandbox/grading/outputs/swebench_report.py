@@ -21,7 +21,7 @@ _LONGEST: Final = 110
 #: The tests ran, and say something about the patch.
 _COMPLETED: Final[frozenset[Outcome]] = frozenset({
     "resolved", "partially_resolved", "unresolved", "regressed", "collection_error", "no_tests",
-    "crashed", "tampered", "flaky",
+    "crashed", "tampered", "unproven", "flaky",
 })  # fmt: skip
 #: May be the environment's fault as well as the patch's. SWE-bench reports them apart.
 _AMBIGUOUS: Final[frozenset[Outcome]] = frozenset({"timeout", "crashed", "no_tests", "flaky"})
