@@ -24,6 +24,7 @@ from pytest_sandbox.options import OPTIONS, resolve
 from pytest_sandbox.protection import Protection, protect
 from pytest_sandbox.provider import Capabilities
 from pytest_sandbox.store import PreparedStore
+from pytest_sandbox.witness import libraries
 from pytest_sandbox.workspace import Tree, Workspace
 
 #: What a patch may be at most; anything larger is no patch a person or model wrote.
@@ -142,6 +143,7 @@ def make_run(
         candidate=candidate,
         protection=protection,
         integrity=options["integrity"],
+        witness=libraries() if options["integrity"] == "full" and protection is not None else {},
         environment=_environment(
             {**options, "provider": engine},
             files,
