@@ -12,6 +12,7 @@ from functools import partial
 from pytest_sandbox import inside, plan
 from pytest_sandbox.protection import Protection
 from pytest_sandbox.provider import Capabilities, Sandbox
+from pytest_sandbox.wire import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ async def put_in_force(
         await inside.agent(sandbox, run, "strays", places.workspace, places.control)
     reason = await sandbox.seal(places.workspace, _by_weight(protection.sealed))
     if reason:
-        off["sealed"] = reason
+        off["sealed"] = printable(reason, line=True)
     else:
         on.append("sealed")
     return Layers(tuple(on), off)

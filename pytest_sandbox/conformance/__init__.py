@@ -16,11 +16,12 @@ import pytest
 
 from pytest_sandbox.conformance.base import DAEMON, FAMILY, MIB, Output, Within, noise
 from pytest_sandbox.conformance.isolation import IsolationConformance
+from pytest_sandbox.conformance.sealing import SealingConformance
 from pytest_sandbox.errors import CommandTimeout, SandboxLost
 from pytest_sandbox.provider import Command, Provider, Sandbox, Stream
 
 
-class ProviderConformance(IsolationConformance):
+class ProviderConformance(IsolationConformance, SealingConformance):
     """Subclass it as ``Test...`` and override the fixture ``provider_factory``.
 
     Each test makes a provider and a sandbox of its own, with a short time limit.

@@ -25,7 +25,7 @@ from pytest_sandbox.errors import (
     ProviderUnavailable,
     SandboxLost,
 )
-from pytest_sandbox.provider import Command, Sandbox, SandboxSpec, Sink
+from pytest_sandbox.provider import Command, Sandbox, SandboxSpec, Sink, Stream
 from pytest_sandbox.providers.remote.asking import TRIES, Receive, Take, ask, pause
 from pytest_sandbox.providers.remote.life import Life
 from pytest_sandbox.providers.remote.lines import Answer, Lines
@@ -303,6 +303,20 @@ class RemoteSandbox(Sandbox):
                 f"A file of sandbox {self._spec.name!r} did not come whole; try again."
             )
         return bytes(content)
+
+    async def seal(self, folder: str, paths: Sequence[str]) -> str:
+        if self.owner is None:
+            return await super().seal(folder, paths)
+        said = bytearray()
+
+        async def sink(_: Stream, data: bytes) -> None:
+            said.extend(data[: max(0, 1000 - len(said))])
+
+        argv = self._shim("seal", _encoded(folder), str(self.owner))
+        names = b"".join(path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+        status = await self.exec(Command(argv=argv, stdin=names, timeout=self.patience), sink)
+        text = said.decode(errors="replace").strip()
+        return f"the files cannot be sealed: {text[-300:]}" if status else text
 
     async def snapshot(self, name: str = "") -> str:
         if not self._spec.snapshotable:

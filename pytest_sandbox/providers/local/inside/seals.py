@@ -12,7 +12,7 @@ import stat
 from pytest_sandbox.providers.local.inside import linux
 
 #: Every world that begins copies its mounts, so their number has a price.
-MOST = 4000
+MOST = 2000
 
 
 def seal(folder: str, paths: list[str]) -> str:

@@ -20,6 +20,10 @@ def main(program: str, argv: list[str]) -> None:
         from .demotion import demote
 
         demote(tuple(None if a == "-" else int(a) for a in args[0].split(",")), args[1:])
+    elif command == "seal":
+        from .sealing import seal
+
+        seal(path_of(args[0]), int(args[1]))
     elif command == "run":
         from .jobs import start
         from .reader import follow
