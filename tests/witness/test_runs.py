@@ -1,0 +1,109 @@
+"""Whole runs with ``integrity="full"``: from the installed files to the findings of a result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from pytest_sandbox import witness
+from pytest_sandbox.api import run_tests
+from pytest_sandbox.findings import Coverage
+from tests.fixture_repos import git
+from tests.interpreters import environment
+from tests.witness.compiled import FOLDER, VERSIONS, library
+
+PYTEST = ("pytest>=8,<9",)
+LIE = """
+from _pytest.reports import TestReport
+
+genuine = TestReport.from_item_and_call.__func__
+
+
+def forged(cls, item, call):
+    call.excinfo = None
+    return genuine(cls, item, call)
+
+
+TestReport.from_item_and_call = classmethod(forged)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The distribution as it is after an installation, for the Pythons of these tests."""
+    package = tmp_path / "site" / "pytest_sandbox_witness"
+    package.mkdir(parents=True)
+    source = FOLDER / "src" / package.name / "__init__.py"
+    (package / "__init__.py").write_text(source.read_text())
+    for version in VERSIONS:
+        (package / library(version).name).write_bytes(library(version).read_bytes())
+    monkeypatch.syspath_prepend(package.parent)
+    sys.modules.pop(package.name, None)
+    yield
+    sys.modules.pop(package.name, None)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    root = tmp_path / "repo"
+    files = {
+        "product.py": "def add(a, b):\n    return a - b\n",
+        "test_product.py": """
+            from product import add
+            def test_add(): assert add(2, 3) == 5
+            def test_zero(): assert add(0, 0) == 0
+        """,
+    }
+    root.mkdir()
+    for name, text in files.items():
+        (root / name).write_text(dedent(text))
+    git(root, "init", "-q", "-b", "main")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "a bug")
+    return root
+
+
+def patch(repo: Path, product: str) -> bytes:
+    (repo / "product.py").write_text(product)
+    text = git(repo, "diff").stdout.encode()
+    git(repo, "checkout", "-q", "--", ".")
+    return text
+
+
+FIX = "def add(a, b):\n    return a + b\n"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_lie_is_unproven_and_a_fix_passes(repo: Path, version: str) -> None:
+    venv = environment(version, PYTEST).parents[1]
+    options: dict[str, Any] = {"integrity": "full", "venv": str(venv)}
+    fixed = run_tests(repo, patch=patch(repo, FIX), **options)
+    assert fixed.passed, fixed.report()
+    assert Coverage(layer="L4", covered=2, of=2) in fixed.coverage
+    lie = run_tests(repo, patch=patch(repo, "def add(a, b):\n    return a - b\n" + LIE), **options)
+    assert {test.outcome for test in lie} == {"passed"}
+    assert not lie.passed
+    (finding,) = [found for found in lie.findings if found.layer == "L4"]
+    assert (finding.verdict, finding.nodeid) == ("unproven", "test_product.py::test_add")
+    assert finding.event == "reported as passed, but its code did not return"
+
+
+@pytest.mark.usefixtures("installed")
+def test_where_none_fits_it_is_said(repo: Path) -> None:
+    venv = environment("3.11", ("pytest>=9,<10",)).parents[1]
+    run = run_tests(repo, patch=patch(repo, FIX), integrity="full", venv=str(venv))
+    assert run.passed, run.report()
+    (coverage,) = [found for found in run.coverage if found.layer == "L4"]
+    assert (coverage.covered, coverage.of) == (0, 2)
+    assert "there is no witness for cpython-311" in coverage.note
+
+
+def test_what_is_not_installed_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_sandbox_witness", None)
+    assert witness.libraries() == {}
