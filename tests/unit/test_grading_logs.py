@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox.errors import Unsupported
-from pytest_sandbox.grading import logs
+from pytest_sandbox.grading import find_tasks, logs
 from pytest_sandbox.grading.model import Log, Task
 from tests.interpreters import CACHE
 
@@ -134,3 +135,45 @@ def test_without_the_package() -> None:
     assert "pytest-sandbox[swebench]" in (logs.unsupported(more) or "")
     with pytest.raises(Unsupported, match="not installed"):
         asyncio.run(logs.script(log()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"repo": "django/django", "version": "3.0"},
+            Log(repo="django/django", version="3.0", files=("forms_tests.tests",)),
+        ),
+        (
+            {"repo": "sympy/sympy", "log_parser": "parse_log_sympy", "eval_script": SCRIPT},
+            Log(
+                repo="sympy/sympy",
+                version="",
+                files=("tests/forms_tests/tests.py",),
+                parser="parse_log_sympy",
+                script=SCRIPT,
+            ),
+        ),
+        ({"repo": "django/django", "eval_type": "fail_only"}, None),
+        ({"repo": "django/django", "FAIL_TO_PASS": []}, None),
+        ({"repo": "psf/requests", "version": "2.0"}, None),
+    ],
+)
+def test_which_rows_have_an_official_way(
+    changes: dict[str, object], expected: Log | None, tmp_path: Path
+) -> None:
+    row = {
+        "instance_id": "a__b-1",
+        "base_commit": "0" * 40,
+        "test_patch": "diff --git a/tests/forms_tests/tests.py b/tests/forms_tests/tests.py\n"
+        "--- a/tests/forms_tests/tests.py\n+++ b/tests/forms_tests/tests.py\n@@ -1 +1 @@\n-a\n+b\n",
+        "FAIL_TO_PASS": ["tests/forms_tests/tests.py::test_a"],
+        "PASS_TO_PASS": [],
+        **changes,
+    }
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    [task] = find_tasks([path])
+    assert isinstance(task, Task)
+    assert task.log == expected
+    assert (task.unsupported is None) == (changes["repo"] == "psf/requests")
