@@ -19,12 +19,12 @@ from _pytest.terminal import TerminalReporter
 from pytest_sandbox import baseline, evidence, items, wire
 from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.feed import Feed
-from pytest_sandbox.findings import Finding
+from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.inside import Host
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import RunResult, apart, place
+from pytest_sandbox.results import Recorder, RunResult, apart, place
 
 #: Lines of one kind that the summary has.
 _SHOWN = 20
@@ -48,6 +48,9 @@ class Verification:
         self._deaths: list[wire.Died] = []
         self._end: wire.End | None = None
         self._findings: dict[Finding, None] = {}
+        #: Where a witness looks at the tests: everything, for what it says in the end.
+        self._recorder = Recorder() if run.witness else None
+        self._coverage: tuple[Coverage, ...] = ()
         #: Tests that fail by what the base says alone.
         self._failed = 0
 
@@ -103,6 +106,8 @@ class Verification:
     # ------------------------------------------------------------ what comes
 
     def take(self, event: Baseline | wire.Frame) -> None:
+        if self._recorder is not None and not isinstance(event, Baseline):
+            self._recorder.take(event)
         match event:
             case Baseline():
                 self._base = event
@@ -193,6 +198,13 @@ class Verification:
             self._deaths, self._end, self._places, [names[index] for index in left], self._base
         )
         self._findings |= dict.fromkeys(found)
+        if self._recorder is not None and self._end is not None:
+            self._recorder.choose(range(len(self._names)))
+            result = self._recorder.result(self._run.name)
+            found, self._coverage = evidence.witnessed(
+                result, self._protection, self._base or Baseline()
+            )
+            self._findings |= dict.fromkeys(found)
 
     def settled(self, result: RunResult) -> RunResult:
         """The result as the session has it."""
@@ -204,6 +216,8 @@ class Verification:
         """The exit status that findings make; None where they make none."""
         if self.tampered:
             return evidence.TAMPERED
+        if session.exitstatus == 0 and self._findings:
+            return evidence.UNPROVEN
         alone = self._failed and session.testsfailed == self._failed
         return evidence.UNPROVEN if alone and session.exitstatus == 1 else None
 
@@ -236,6 +250,9 @@ class Verification:
                 f"{len(self._renamed)} tests have other parameters than at the base, such as "
                 f"{self._renamed[0]}"
             )
+        for one in self._coverage:
+            more = f"; {one.note}" if one.note else ""
+            notes.append(f"{one.layer} looked at {one.covered} of {one.of} passed tests{more}")
         if self._layers is not None:
             notes += [f"not {name} here: {why}" for name, why in self._layers.off.items()]
         return notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from pytest_sandbox import witness
 from pytest_sandbox.api import run_tests
+from pytest_sandbox.evidence import UNPROVEN
 from pytest_sandbox.findings import Coverage
 from tests.fixture_repos import git
 from tests.interpreters import environment
@@ -34,7 +37,7 @@ TestReport.from_item_and_call = classmethod(forged)
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The distribution as it is after an installation, for the Pythons of these tests."""
     package = tmp_path / "site" / "pytest_sandbox_witness"
     package.mkdir(parents=True)
@@ -44,7 +47,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         (package / library(version).name).write_bytes(library(version).read_bytes())
     monkeypatch.syspath_prepend(package.parent)
     sys.modules.pop(package.name, None)
-    yield
+    yield package.parent
     sys.modules.pop(package.name, None)
 
 
@@ -102,6 +105,25 @@ def test_where_none_fits_it_is_said(repo: Path) -> None:
     (coverage,) = [found for found in run.coverage if found.layer == "L4"]
     assert (coverage.covered, coverage.of) == (0, 2)
     assert "there is no witness for cpython-311" in coverage.note
+
+
+def test_a_session_says_so_as_well(repo: Path, installed: Path, tmp_path: Path) -> None:
+    venv = environment("3.12", PYTEST).parents[1]
+    (tmp_path / "lie.patch").write_bytes(patch(repo, "def add(a, b):\n    return a - b\n" + LIE))
+    session = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--sandbox",
+         f"--sandbox-patch={tmp_path / 'lie.patch'}", "--sandbox-integrity=full",
+         f"--sandbox-venv={venv}"],
+        cwd=repo, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )  # fmt: skip
+    lines = session.stdout.splitlines()
+    assert session.returncode == UNPROVEN, session.stdout
+    assert (
+        "unproven: L4 test_product.py::test_add: reported as passed, but its code did not return"
+        in lines
+    )
+    assert "sandbox: L4 looked at 2 of 2 passed tests" in lines
 
 
 def test_what_is_not_installed_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
