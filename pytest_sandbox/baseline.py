@@ -91,6 +91,7 @@ async def obtain(
     provider: Provider,
     host: inside.Host,
     *,
+    tree: Tree | None = None,
     choose: Choose = everything,
     on_phase: Callable[[Phase], None] = lambda phase: None,
     on_usage: Callable[[Usage], None] = lambda usage: None,
@@ -98,12 +99,13 @@ async def obtain(
     """What the base of ``run`` says, from the cache or from a run of its own.
 
     Args:
+        tree: what is as trusted as the base, such as the base with a task's tests.
         choose: which of its tests have to be known; all of them are collected in any case.
 
     Raises:
         SandboxError: as ``split.execute``.
     """
-    base = of(run)
+    base = of(run, tree or run.base)
     if base is None:
         return Baseline()
     store = _Store(host.baselines)
@@ -127,6 +129,7 @@ async def obtain(
         found = replace(
             found,
             outcomes={**known.outcomes, **found.outcomes},
+            deaths=tuple(dict.fromkeys((*known.deaths, *found.deaths))),
             witness={**known.witness, **found.witness},
             called=known.called | found.called,
         )
@@ -135,29 +138,29 @@ async def obtain(
     return found
 
 
-def of(run: plan.Run) -> plan.Run | None:
+def of(run: plan.Run, tree: Tree) -> plan.Run | None:
     """The run of the base that answers for ``run``; None where it has nothing that was named."""
-    args = _arguments(run)
+    args = _arguments(run, tree)
     if args is None:
         return None
     protection = run.protection
     if protection is not None:
         # Started in the same way, so that what a test can do is the same.
         protection = replace(
-            protection, tree=run.base, scored=run.base, kept=(), restored=(), dropped=(),
+            protection, tree=tree, scored=tree, kept=(), restored=(), dropped=(),
             flagged=(), own_tests=(), fresh=(),
         )  # fmt: skip
     return replace(
-        run, name=f"the base of {run.name}", candidate=run.base, protection=protection, args=args,
+        run, name=f"the base of {run.name}", candidate=tree, protection=protection, args=args,
         artifacts=(), keep="never", live=False,
     )  # fmt: skip
 
 
-def _arguments(run: plan.Run) -> tuple[str, ...] | None:
+def _arguments(run: plan.Run, base: Tree) -> tuple[str, ...] | None:
     """Those of ``run`` without the files that only the candidate has."""
     if all(arg.startswith("-") for arg in run.args):
         return run.args
-    there, added = _places(run, run.base), _places(run, run.candidate)
+    there, added = _places(run, base), _places(run, run.candidate)
     kept = []
     named = left_out = False
     for arg in run.args:
@@ -186,7 +189,8 @@ def key(base: plan.Run, provider: str) -> str:
     environment, limits = base.environment, base.limits
     venv = environment.venv
     content = [
-        _FORMAT, version("pytest-sandbox"), provider, base.base.id, environment.key,
+        _FORMAT, version("pytest-sandbox"), provider, base.base.id, base.candidate.id,
+        environment.key,
         environment.interpreter.identity, [] if venv is None else _state(venv.path),
         base.protection is not None, list(base.args), base.cwd, list(base.build),
         sorted(base.env.items()), base.network, base.history, base.image, base.region,

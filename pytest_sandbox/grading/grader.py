@@ -32,6 +32,7 @@ from pytest_sandbox.errors import (
     SandboxError,
     Unsupported,
 )
+from pytest_sandbox.evidence import contradiction
 from pytest_sandbox.grading import logs, planning
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.compose import Unfit
@@ -41,8 +42,9 @@ from pytest_sandbox.grading.planning import Planner
 from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.grading.runs import Runs
 from pytest_sandbox.grading.turns import Turns
-from pytest_sandbox.grading.verdict import grade, observed, settled
+from pytest_sandbox.grading.verdict import grade, judged, observed, settled
 from pytest_sandbox.provider import Provider
+from pytest_sandbox.results import RunResult
 
 T = TypeVar("T")
 
@@ -178,6 +180,8 @@ class Grader:
             "plugin": version("pytest-sandbox"),
             "restored": list(composed.protection.restored),
             "dropped": [list(pair) for pair in composed.protection.dropped],
+            "kept": list(composed.protection.kept),
+            "flagged": [list(pair) for pair in composed.protection.flagged],
             "own_tests": list(composed.protection.own_tests),
         }
         verdict = await self._once(key, task, candidate, run)
@@ -254,13 +258,13 @@ class Grader:
                 seen, record = await self._runs.log(run, task.log)
             else:
                 result, record = await self._runs.run(run)
-                seen = observed(result)
+                seen = await self._compared(task, run, result)
         except OverBudget:
             raise
         except Unsupported as error:
             return fixed(outcome="unsupported", reason=str(error))
         except ProtocolError as error:
-            return fixed(outcome="tampered", reason=str(error))
+            return judged(fixed(outcome="tampered"), [contradiction(error)])
         except (InfraError, ProviderUnavailable) as error:
             return fixed(outcome="infra_error", reason=str(error))
         except SandboxError as error:
@@ -272,6 +276,15 @@ class Grader:
         if evidence == "log" and verdict.outcome == "no_tests":
             return replace(verdict, reason="its log names no test")
         return verdict
+
+    async def _compared(self, task: Task, run: plan.Run, result: RunResult) -> Observed:
+        """What a run said. The base is asked before anything is held against a candidate."""
+        seen = observed(result)
+        if not seen.findings:
+            return seen
+        trusted = await anyio.to_thread.run_sync(partial(self._planner.base, task, tests=True))
+        nodeids = {finding.nodeid for finding in seen.findings}
+        return observed(result, await self._runs.base(run, trusted.candidate, nodeids))
 
     def expected(self, task: Task) -> float | None:
         """Seconds that a run of ``task`` took before; None where none is known."""

@@ -5,7 +5,7 @@ Knows neither tasks nor candidates.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -13,15 +13,17 @@ from typing import Any, TypeVar
 
 import anyio
 
-from pytest_sandbox import assemble, plan, prepare
+from pytest_sandbox import assemble, baseline, plan, prepare, wire
+from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.errors import InfraError, ProviderUnavailable
 from pytest_sandbox.grading import logs
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.model import Log, Observed
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import Recorder, RunResult
+from pytest_sandbox.results import Recorder, RunResult, apart
 from pytest_sandbox.runner import boundary, execute
+from pytest_sandbox.workspace import Tree
 
 T = TypeVar("T")
 
@@ -67,6 +69,23 @@ class Runs:
         started = monotonic()
         result = await self._patiently(run, once, lambda result: result.end.reason)
         return result, _observations(result, monotonic() - started)
+
+    async def base(self, run: plan.Run, tree: Tree, nodeids: Collection[str]) -> Baseline:
+        """What a trusted tree says of some tests, from the cache where it has been asked before.
+
+        Raises:
+            SandboxError: as ``execute``.
+        """
+
+        def chosen(found: Sequence[wire.Collected]) -> list[int]:
+            ids = apart(item.nodeid for frame in found for item in frame.items)
+            return [number for number, nodeid in enumerate(ids) if nodeid in nodeids]
+
+        recorder = _Recorder(self._on_phase, self._budget, False)
+        return await baseline.obtain(
+            run, self._provider, assemble.host(), tree=tree, choose=chosen,
+            on_phase=self._on_phase, on_usage=recorder.used,
+        )  # fmt: skip
 
     async def log(self, run: plan.Run, log: Log) -> tuple[Observed, dict[str, Any]]:
         """``run``, for what its official command says.

@@ -18,6 +18,7 @@ from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import options, registry
 from pytest_sandbox.errors import BadInput, InfraError
+from pytest_sandbox.evidence import TAMPERED, UNPROVEN
 from pytest_sandbox.grading import predictions, sources
 from pytest_sandbox.grading.budget import Budget
 from pytest_sandbox.grading.engine import Engine
@@ -194,11 +195,18 @@ class Grading:
             self._verdicts = [v for v in self._results.merged() if self._asked_for(v)]
         if self._verdicts:
             self._results.finish(self._verdicts, self._missing)
-        if session.exitstatus == pytest.ExitCode.TESTS_FAILED and any(
-            verdict.outcome == "infra_error" for verdict in self._verdicts
-        ):
+        if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+            session.exitstatus = self._status(session.testsfailed)
+
+    def _status(self, failed: int) -> int:
+        """The exit status of a session with candidates that are not resolved."""
+        outcomes = Counter(verdict.outcome for verdict in self._verdicts)
+        if "infra_error" in outcomes:
             # Not the same as "some are unresolved": the numbers are not complete.
-            session.exitstatus = InfraError.exit_status
+            return InfraError.exit_status
+        if "tampered" in outcomes:
+            return TAMPERED
+        return UNPROVEN if outcomes["unproven"] == failed else pytest.ExitCode.TESTS_FAILED
 
     def _asked_for(self, verdict: Verdict) -> bool:
         return any(one.name == verdict.candidate for one in self._of(verdict.task_id))

@@ -39,6 +39,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.evidence import ended
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.grading.matching import Match, matcher
@@ -75,8 +76,8 @@ _KILLED: Final[Mapping[str, str]] = {
 _NAMED: Final = 3
 
 
-def observed(run: RunResult) -> Observed:
-    """What a run said, from its frames."""
+def observed(run: RunResult, base: Baseline | None = None) -> Observed:
+    """What a run said, from its frames; what ``base`` shows as well is no finding."""
     tests: dict[str, Status] = {}
     causes: dict[str, str] = {}
     for nodeid, test in run.tests.items():
@@ -92,7 +93,7 @@ def observed(run: RunResult) -> Observed:
         end=run.end.reason,
         causes=causes,
         rootdir=run.hello.rootdir if run.hello else "",
-        findings=(*run.findings, *ended(run.deaths, run.end, run.items, run.left, None)),
+        findings=(*run.findings, *ended(run.deaths, run.end, run.items, run.left, base)),
         layers=layers,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_sandbox.evidence import told as seen
 from pytest_sandbox.grading.model import TestVerdict, Verdict
 from pytest_sandbox.wire import printable
 
@@ -12,6 +13,7 @@ _NAMED = 20
 def told(verdict: Verdict) -> str:
     """A verdict for a person: its outcome, why, and the expected tests that are not right."""
     lines = [f"{verdict.outcome}: {verdict.reason}" if verdict.reason else verdict.outcome]
+    lines += [f"  {line}" for line in _evidence(verdict)]
     for title, tests in (
         ("FAIL_TO_PASS", verdict.fail_to_pass),
         ("PASS_TO_PASS", verdict.pass_to_pass),
@@ -25,6 +27,18 @@ def told(verdict: Verdict) -> str:
     if verdict.applied not in ("", "strict"):
         lines.append(f"the patch applied with {verdict.applied}")
     return printable("\n".join(lines))
+
+
+def _evidence(verdict: Verdict) -> list[str]:
+    """What was seen, and what could not be looked at."""
+    found = [
+        f"{kind}: {line}"
+        for kind, lines in seen(verdict.findings).items()
+        for line in [*lines[:_NAMED], *[f"{len(lines) - _NAMED} more"] * (len(lines) > _NAMED)]
+    ]
+    if found:
+        found += [f"not {name}: {why}" for name, why in verdict.layers.items() if why]
+    return found
 
 
 def _line(test: TestVerdict) -> str:

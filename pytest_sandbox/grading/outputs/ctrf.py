@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
+from pytest_sandbox.findings import Finding
 from pytest_sandbox.grading.model import TestVerdict, Verdict
 from pytest_sandbox.wire import printable
 
@@ -63,6 +64,8 @@ def _test(verdict: Verdict) -> dict[str, Any]:
             "evidence": verdict.evidence,
             "FAIL_TO_PASS": _counted(verdict.fail_to_pass),
             "PASS_TO_PASS": _counted(verdict.pass_to_pass),
+            "findings": [_finding(finding) for finding in verdict.findings],
+            "layers": {_line(name): _line(why) for name, why in verdict.layers.items()},
         },
     }
     if verdict.reason:
@@ -83,6 +86,16 @@ def _counted(tests: Sequence[TestVerdict]) -> Mapping[str, Any]:
         "total": len(tests),
         "passed": len(tests) - len(wrong),
         "failing": [{"id": _line(test.expected), "status": test.status} for test in wrong],
+    }
+
+
+def _finding(finding: Finding) -> Mapping[str, str]:
+    return {
+        "layer": finding.layer,
+        "verdict": finding.verdict,
+        "event": _line(finding.event),
+        "test": _line(finding.nodeid),
+        "where": _line(finding.where),
     }
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from pytest_sandbox.findings import Finding
 from pytest_sandbox.grading.model import TestVerdict, Verdict
 from pytest_sandbox.wire import printable
 
@@ -128,12 +129,27 @@ def _details(verdict: Verdict) -> str:
     lines = [f"### {code(verdict.task_id)}, {code(verdict.candidate)}: {verdict.outcome}", ""]
     if verdict.reason:
         lines += [f"Why: {code(verdict.reason, 2000)}", ""]
+    lines += _seen(verdict.findings)
     for title, tests in (
         ("FAIL_TO_PASS", verdict.fail_to_pass),
         ("PASS_TO_PASS", verdict.pass_to_pass),
     ):
         lines += _wrong(title, [test for test in tests if not test.passed])
     return "\n".join([*lines, ""])
+
+
+def _seen(findings: Sequence[Finding]) -> Iterable[str]:
+    if not findings:
+        return
+    yield "Seen in the run:"
+    yield ""
+    for finding in findings[:_NAMED]:
+        parts = [finding.event, finding.nodeid, finding.where]
+        shown = ", ".join(code(part) for part in parts if part)
+        yield f"- {finding.verdict}, {finding.layer}: {shown}"
+    if len(findings) > _NAMED:
+        yield f"- {len(findings) - _NAMED} more"
+    yield ""
 
 
 def _wrong(title: str, tests: Sequence[TestVerdict]) -> Iterable[str]:
