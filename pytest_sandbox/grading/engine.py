@@ -5,6 +5,7 @@ Knows no items and no results.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -56,12 +57,29 @@ class Engine:
         self._run["provider"] = config.option.sandbox or self._run["provider"]
         registry.factory(fallback.names(self._run["provider"])[0], others)
         self._resources = ExitStack()
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._started: tuple[Grader, Portal] | None = None
 
     def start(self, call: Callable[[Grader], Awaitable[T]]) -> Job[T]:
         """Start what ``call`` makes of the grader, in the loop."""
         grader, portal = self._grader()
-        return portal.start(call, grader)
+        return portal.start(self._followed, call, grader)
+
+    async def _followed(self, call: Callable[[Grader], Awaitable[T]], grader: Grader) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            return await call(grader)
+        finally:
+            self._under_way.discard(task)
+
+    async def _cancel(self) -> None:
+        under_way = list(self._under_way)
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
 
     def expected(self, task: Task) -> float | None:
         """Seconds that a run of ``task`` took before; None where none is known."""
@@ -104,5 +122,9 @@ class Engine:
         return found
 
     def close(self) -> None:
-        """End everything; what is still running is cancelled."""
-        self._resources.close()
+        """End everything; what is still running is cancelled, as after -x or Ctrl-C."""
+        try:
+            if self._started is not None:
+                self._started[1].run(self._cancel)
+        finally:
+            self._resources.close()

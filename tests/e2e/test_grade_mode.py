@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,30 @@ def test_results_of_another_patch_are_none(stage: Path) -> None:
     done = grade(stage, "-k", "good", "--sandbox-merge=all", "--sandbox-results=merged")
     assert done.returncode == 31
     assert "of another task or patch" in done.stdout
+
+
+def test_what_is_under_way_ends_with_the_session(stage: Path) -> None:
+    """After -x, or Ctrl-C."""
+    hangs = (
+        "diff --git a/src/calc/__init__.py b/src/calc/__init__.py\n"
+        "--- a/src/calc/__init__.py\n+++ b/src/calc/__init__.py\n@@ -1,2 +1,3 @@\n"
+        '+import time; time.sleep(600)\n """A small exact calculator."""\n \n'
+    )
+    loaded = fixture_repos.load("calc")
+    texts = {"wrong": loaded.patches["wrong.patch"].read_text(), "hangs": hangs}
+    rows = [
+        {"instance_id": "calc-1", "model_name_or_path": name, "model_patch": text}
+        for name, text in texts.items()
+    ]
+    (stage / "preds.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (stage / "tasks" / "broken.toml").unlink()
+    started = time.monotonic()
+    done = grade(stage, "-x", "--sandbox-timeout=10m", XDG_STATE_HOME=str(stage / "state"))
+    assert time.monotonic() - started < 120
+    assert "stopping after 1 failures" in done.stdout, done.stdout + done.stderr
+    assert set(results(stage)) == {"wrong"}
+    # Nothing is left in the ledger of sandboxes.
+    assert [path for path in (stage / "state").rglob("*") if path.suffix == ".json"] == []
 
 
 @pytest.mark.parametrize(
