@@ -175,6 +175,8 @@ class _Decision:
                     self.restored.append(path)
                     self._put(path, right[path])
         self._displace()
+        inits = {path[: -len("/__init__.py")] for path in asked if path.endswith("/__init__.py")}
+        packages = rules.packages | inits
         for path, change in asked.items():
             if path in given or path in self.dropped or path in self.let_through:
                 continue
@@ -182,12 +184,12 @@ class _Decision:
                 if not rules.protects(path):
                     self.kept.append(path)
             elif rules.lets_through(path):
-                plain = rules.objection(path) is None and not rules.is_own_test(path)
+                plain = rules.objection(path) is None and not rules.is_own_test(path, packages)
                 (self.kept if plain else self.let_through).append(path)
             elif why := rules.objection(path):
                 self._drop(path, why)
             else:
-                (self.own if rules.is_own_test(path) else self.kept).append(path)
+                (self.own if rules.is_own_test(path, packages) else self.kept).append(path)
         self.kept = sorted([*self.kept, *self.let_through])
 
     def _put(self, path: str, entry: Entry | None) -> None:

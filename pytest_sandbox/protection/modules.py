@@ -85,8 +85,8 @@ class Modules:
         if root in self._roots:
             yield root, name
         above, _, space = root.rpartition("/")
-        # A package in a folder that is none: a namespace.
-        if root and root not in self._packages and root not in self._roots and above in self._roots:
+        # A package in a folder that is none: a namespace. At the top, any folder may hold some.
+        if above in self._roots and above and root not in self._packages:
             yield above, space
 
     def provides(self, path: str, added: Collection[str], *, link: bool = False) -> list[Place]:

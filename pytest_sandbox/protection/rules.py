@@ -97,15 +97,15 @@ class Rules:
         """Whether pytest takes a module for tests by its name."""
         return path.endswith(".py") and self._named(path)
 
-    def is_own_test(self, path: str) -> bool:
+    def is_own_test(self, path: str, packages: Collection[str]) -> bool:
         """Whether a file that the candidate adds is a test of its own and no part of the product.
 
-        Away from all tests, ``test_runner.py`` in a package may be either, and stays.
+        Away from all tests, ``test_runner.py`` in one of its ``packages`` may be either, and stays.
         """
         folder = path.rpartition("/")[0]
         if self.in_tests(path) or self._restore.fullmatch(path):
             return True
-        return self._named(path) and (folder in self.holding or folder not in self.packages)
+        return self._named(path) and (folder in self.holding or folder not in packages)
 
     def protects(self, path: str) -> bool:
         """Whether a tracked file runs as it is trusted."""

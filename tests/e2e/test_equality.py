@@ -48,7 +48,8 @@ def test_all_pairs(name: str, python: str, version: str, tmp_path: Path) -> None
     for patch in patches(name):
         folder = tmp_path / str(patch)
         folder.mkdir()
-        runs = comparison.fixture(name, patch, python, version, folder)
+        # Compared with the checkout that has all of the patch, tests and configuration too.
+        runs = comparison.fixture(name, patch, python, version, folder, "--sandbox-unprotect=*")
         if patch == "raw_ids":
             # Its ids hold control characters, which nothing of a sandbox's is shown with.
             assert counts(runs.mirrored) == counts(runs.direct)

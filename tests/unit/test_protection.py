@@ -24,7 +24,15 @@ BASE: Mapping[str, str] = {
     "tests/conftest.py": "import pytest\n",
     "tests/test_a.py": "def test_a(): pass\n",
     "tests/support.py": "VALUE = 1\n",
+    "tests/parts/part.py": "PART = 1\n",
     "tests/data/expected.json": "{}\n",
+    "more/a/pyproject.toml": "",
+    "more/a/suite/test_more.py": "def test_more(): pass\n",
+    "more/a/suite/data.txt": "1\n",
+    "src/pkg/deep/conftest.py": "",
+    "src/pkg/template/pyproject.toml": "",
+    "src/space/one/__init__.py": "",
+    "test_notes.txt": ">>> 1 + 1\n2\n",
     "src/pkg/helpers_test.py": "def test_helpers(): pass\n",
 }
 
@@ -50,91 +58,111 @@ def protected(
 
 
 def content(workspace: Workspace, made: Tree) -> dict[str, str]:
-    return {
-        entry.path.decode(): (workspace.read(made, entry.path.decode()) or b"").decode()
-        for entry in workspace.files(made)
-    }
+    found = workspace.contents(workspace.files(made))
+    return {path.decode(): text.decode() for path, text in found.items()}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "tests/test_a.py", "tests/support.py", "tests/data/expected.json", "tests/conftest.py",
-        "conftest.py", "pyproject.toml", "Makefile", "src/pkg/inner/tests/test_inner.py",
-        "src/pkg/helpers_test.py", "src/pkg/_fast.so",
-    ],
-)  # fmt: skip
+PROTECTED = [
+    "tests/test_a.py", "tests/support.py", "tests/data/expected.json", "tests/conftest.py",
+    "conftest.py", "pyproject.toml", "Makefile", "src/pkg/inner/tests/test_inner.py",
+    "src/pkg/helpers_test.py", "src/pkg/_fast.so", "src/pkg/deep/conftest.py",
+    "more/a/pyproject.toml", "more/a/suite/test_more.py", "more/a/suite/data.txt", "test_notes.txt",
+    "tests/parts/part.py",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["other\n", None], ids=["changed", "deleted"])
 def test_tests_and_configuration_run_as_they_are_trusted(
-    workspace: Workspace, path: str, text: str | None
+    workspace: Workspace, text: str | None
 ) -> None:
-    made = protected(workspace, {path: text, "src/pkg/__init__.py": "def f(): return 2\n"})
-    assert made.restored == (path,)
+    fix = {"src/pkg/__init__.py": "def f(): return 2\n"}
+    made = protected(workspace, {**dict.fromkeys(PROTECTED, text), **fix})
+    assert made.restored == tuple(sorted(PROTECTED))
     assert made.kept == ("src/pkg/__init__.py",)
-    assert content(workspace, made.tree) == {**BASE, "src/pkg/__init__.py": "def f(): return 2\n"}
-    assert path in made.sealed
-    assert path in note(made)
+    assert content(workspace, made.tree) == {**BASE, **fix}
+    assert made.sealed == tuple(sorted(PROTECTED))
+    assert "as at the base: Makefile, conftest.py" in note(made)
+    # Who asks for it has it.
+    let = protected(workspace, dict.fromkeys(PROTECTED, text), unprotect=("*",))
+    assert let.kept == let.let_through == tuple(sorted(PROTECTED))
+    assert (let.restored, let.sealed) == ((), ())
+    assert note(let).startswith("let through: Makefile")
 
 
-@pytest.mark.parametrize("path", ["src/pkg/testing.py", "src/pkg/testing/__init__.py", "README.md"])
-def test_what_is_tested_runs_as_the_candidate_has_it(workspace: Workspace, path: str) -> None:
-    made = protected(workspace, {path: "new\n"})
-    assert (made.kept, made.restored, made.dropped) == ((path,), (), ())
-    assert path not in made.sealed
+def test_what_is_tested_runs_as_the_candidate_has_it(workspace: Workspace) -> None:
+    paths = (
+        "README.md", "src/pkg/template/pyproject.toml", "src/pkg/testing.py",
+        "src/pkg/testing/__init__.py",
+    )  # fmt: skip
+    made = protected(workspace, dict.fromkeys(paths, "new\n"))
+    assert (made.kept, made.restored, made.dropped) == (paths, (), ())
+    assert not set(paths) & set(made.sealed)
     assert note(made) == ""
 
 
-@pytest.mark.parametrize(
-    ("path", "why"),
-    [
-        ("sitecustomize.py", "every start"),
-        ("src/usercustomize/__init__.py", "every start"),
-        ("evil.pth", "read"),
-        ("src/pkg/_other.so", "read"),
-        ("src/pkg/__pycache__/x.py", "read"),
-        ("tests/__pycache__/test_a.cpython-312-pytest-9.0.2.pyc", "read"),
-        ("evil-1.0.dist-info/entry_points.txt", "read"),
-        ("src/Evil.Egg-Info/entry_points.txt", "read"),
-        (".pytest_cache/v/cache/lastfailed", "read"),
-        ("src/pkg/conftest.py", "how the tests run"),
-        ("pytest.toml", "configure"),
-        (".pytest.ini", "configure"),
-        ("tests/pytest.ini", "configure"),
-        (".github/workflows/ci.yml", "configure"),
-        ("tests/__init__.py", "imported"),
-        ("src/pkg/inner/tests/__init__.py", "imported"),
-        ("pytest.py", "runs the tests"),
-        ("_pytest/__init__.py", "runs the tests"),
-        ("src/pluggy.py", "runs the tests"),
-        ("random.py", "standard library"),
-        ("src/json/__init__.py", "standard library"),
-        ("tests/decimal.py", "standard library"),
-        ("pkg/__init__.py", "own 'pkg'"),
-        ("tests/pkg.py", "own 'pkg'"),
-        ("tests/pkg/__init__.py", "own 'pkg'"),
-    ],
-)
-def test_what_acts_before_or_around_the_tests_is_not_run(
-    workspace: Workspace, path: str, why: str
-) -> None:
-    made = protected(workspace, {path: "evil\n"})
-    assert [dropped for dropped, _ in made.dropped] == [path]
-    assert why in made.dropped[0][1]
-    assert content(workspace, made.tree) == dict(BASE)
-    # Who asks for it has it.
-    let = protected(workspace, {path: "evil\n"}, unprotect=("*" + path.rpartition("/")[2],))
-    assert let.kept == (path,)
-    assert content(workspace, let.tree)[path] == "evil\n"
+DROPPED = {
+    "sitecustomize.py": "every start",
+    "src/usercustomize/__init__.py": "every start",
+    "evil.pth": "read",
+    "src/pkg/_other.so": "read",
+    "src/pkg/__pycache__/x.py": "read",
+    "tests/__pycache__/test_a.cpython-312-pytest-9.0.2.pyc": "read",
+    "evil-1.0.dist-info/entry_points.txt": "read",
+    "src/Evil.Egg-Info/entry_points.txt": "read",
+    ".pytest_cache/v/cache/lastfailed": "read",
+    "src/pkg/conftest.py": "how the tests run",
+    "pytest.toml": "configure",
+    ".pytest.ini": "configure",
+    "tests/pytest.ini": "configure",
+    "src/pkg/inner/tox.ini": "configure",
+    ".github/workflows/ci.yml": "configure",
+    "__init__.py": "imported",
+    "tests/__init__.py": "imported",
+    "src/pkg/inner/tests/__init__.py": "imported",
+    "tests/support/__init__.py": "place of tests/support.py",
+    "tests/test_a/__init__.py": "place of tests/test_a.py",
+    "tests/parts.py": "place of tests/parts/",
+    "tests/parts/__init__.py": "place of tests/parts/",
+    "pytest.py": "runs the tests",
+    "_pytest/__init__.py": "runs the tests",
+    "src/pluggy.py": "runs the tests",
+    "random.py": "standard library",
+    "imp.py": "standard library",
+    "src/json/__init__.py": "standard library",
+    "src/json/decoder.py": "standard library",
+    "tests/decimal.py": "standard library",
+    "tests/new/string.py": "standard library",
+    "pkg/__init__.py": "own 'pkg'",
+    "tests/pkg.py": "own 'pkg'",
+    "space/__init__.py": "own 'space'",
+}
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["src/pkg/random.py", "src/pkg/pytest.py", "src/pkg/_pytest/__init__.py", "src/new.py",
-     "newpkg/__init__.py", "docs/conf.py", "src/pkg/json/__init__.py"],
-)  # fmt: skip
-def test_names_deep_in_a_package_shadow_nothing(workspace: Workspace, path: str) -> None:
-    made = protected(workspace, {path: "fine\n"})
-    assert (made.kept, made.dropped) == ((path,), ())
+def test_what_acts_before_or_around_the_tests_is_not_run(workspace: Workspace) -> None:
+    own = {"tests/new/test_new.py": "def test(): pass\n"}
+    added = {**dict.fromkeys(DROPPED, "evil\n"), **own}
+    made = protected(workspace, added)
+    reasons = dict(made.dropped)
+    assert reasons.keys() == DROPPED.keys()
+    assert {path: why for path, why in DROPPED.items() if why not in reasons[path]} == {}
+    assert content(workspace, made.tree) == {**BASE, **own}
+    assert made.kept == ()
+    let = protected(workspace, added, unprotect=("*",))
+    assert let.kept == let.let_through == tuple(sorted(added))
+    assert content(workspace, let.tree) == {**BASE, **added}
+
+
+def test_names_deep_in_a_package_shadow_nothing(workspace: Workspace) -> None:
+    paths = (
+        "docs/conf.py", "newpkg/__init__.py", "src/new.py", "src/pkg/_pytest/__init__.py",
+        "src/pkg/json/__init__.py", "src/pkg/pytest.py", "src/pkg/random.py", "src/support.py",
+        "src/pkg/template/setup.py", "src/pkg/core/test_runner.py", "src/pkg/core/__init__.py",
+        "requirements-test.txt",
+    )  # fmt: skip
+    made = protected(workspace, dict.fromkeys(paths, "fine\n"))
+    assert (made.kept, made.dropped) == (tuple(sorted(paths)), ())
+    assert made.fresh == ("new", "newpkg")
+    assert [path for path, _ in made.flagged] == ["requirements-test.txt"]
 
 
 def test_tests_that_the_candidate_adds_run_and_are_not_scored(workspace: Workspace) -> None:
@@ -197,6 +225,103 @@ def test_what_the_ini_calls_tests_is_protected(workspace: Workspace) -> None:
     assert [path for path, _ in made.dropped] == ["lib2/string.py"]
 
 
+PATCHES = {
+    "a link in the place of the tests": (
+        "diff --git a/tests/test_a.py b/tests/test_a.py\ndeleted file mode 100644\n"
+        "--- a/tests/test_a.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-def test_a(): pass\n"
+        "diff --git a/tests b/tests\nnew file mode 120000\n--- /dev/null\n+++ b/tests\n"
+        "@@ -0,0 +1 @@\n+src\n\\ No newline at end of file\n",
+        {"restored": ("tests/test_a.py",),
+         "dropped": (("tests", "it takes the place of the folder tests/"),)},
+    ),
+    "a move that no +++ line tells of": (
+        "diff --git a/tests/test_a.py b/tests/test_moved.py\nsimilarity index 100%\n"
+        "rename from tests/test_a.py\nrename to tests/test_moved.py\n",
+        {"restored": ("tests/test_a.py",), "own_tests": ("tests/test_moved.py",)},
+    ),
+    "a mode alone": (
+        "diff --git a/tests/test_a.py b/tests/test_a.py\nold mode 100644\nnew mode 100755\n"
+        "diff --git a/src/a.py b/src/a.py\nold mode 100644\nnew mode 100755\n",
+        {"restored": ("tests/test_a.py",), "kept": ("src/a.py",),
+         "flagged": (("src/a.py", "only its mode changes"),)},
+    ),
+    "links that are packages": (
+        "".join(
+            f"diff --git a/{name} b/{name}\nnew file mode 120000\n--- /dev/null\n"
+            f"+++ b/{name}\n@@ -0,0 +1 @@\n+src\n\\ No newline at end of file\n"
+            for name in ("other", "pytest")
+        ),
+        {"kept": ("other",), "flagged": (("other", "a symbolic link"),),
+         "dropped": (("pytest",
+                      "it would be imported in place of 'pytest', which runs the tests"),)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_patches_that_files_cannot_show(workspace: Workspace, name: str) -> None:
+    patch, expected = PATCHES[name]
+    base = tree(workspace, {"tests/test_a.py": "def test_a(): pass\n", "src/a.py": "A = 1\n"})
+    candidate = workspace.apply(base, patch.encode(), name="p").tree
+    made = protect(workspace, base, candidate)
+    lists = {field: getattr(made, field) for field in ("kept", "restored", "dropped", "flagged")}
+    lists["own_tests"] = made.own_tests
+    assert {field: value for field, value in lists.items() if value} == expected
+    assert content(workspace, made.tree)["tests/test_a.py"] == "def test_a(): pass\n"
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "kept"),
+    [
+        # "src" itself is the package.
+        ({"src/__init__.py": "", "src/a.py": ""}, {"src/types.py": "1"}, ("src/types.py",)),
+        ({"src/a.py": ""}, {"src/types.py": "1"}, ()),
+        # A module becomes a package.
+        ({"src/a.py": ""}, {"src/a.py": None, "src/a/__init__.py": ""},
+         ("src/a.py", "src/a/__init__.py")),
+        # What is imported from a folder of its own kind.
+        ({"python/pkg/__init__.py": ""}, {"tests/pkg.py": "", "python/json.py": ""}, ()),
+    ],
+)  # fmt: skip
+def test_where_python_looks(
+    workspace: Workspace,
+    base: dict[str, str],
+    changes: dict[str, str | None],
+    kept: tuple[str, ...],
+) -> None:
+    base = {**base, "tests/test_a.py": ""}
+    made = protect(workspace, tree(workspace, base), tree(workspace, {**base, **changes}))
+    assert made.kept == kept
+    assert len(made.dropped) == len(changes) - len(kept)
+
+
+@pytest.mark.parametrize(
+    ("ini", "path"),
+    [
+        ("python_files = checks/*.py", "checks/a.py"),
+        ("python_files = *.py", None),
+        ("addopts = --doctest-glob='*.rst'", "guide/usage.rst"),
+        ("addopts = --doctest-glob *.rst -q", "guide/usage.rst"),
+        ("addopts = 'unclosed", None),
+        ("testpaths = check*", None),
+    ],
+)
+def test_what_the_ini_says_of_tests(workspace: Workspace, ini: str, path: str | None) -> None:
+    files = {"pytest.ini": f"[pytest]\n{ini}\n", "checks/a.py": "", "guide/usage.rst": ""}
+    changes = {**files, "checks/a.py": "x", "guide/usage.rst": "x"}
+    made = protect(workspace, tree(workspace, files), tree(workspace, changes))
+    assert made.restored == (() if path is None else (path,))
+
+
+def test_what_is_to_be_restored_besides(workspace: Workspace) -> None:
+    base = tree(workspace, {"spec/a": "1", "other/b[1]": "1"})
+    candidate = tree(workspace, {"spec/a": "2", "other/b[1]": "2", "spec/new": "1"})
+    made = protect(workspace, base, candidate, restore=("spec/*", "other/b[[]1]"))
+    assert made.restored == made.sealed == ("other/b[1]", "spec/a")
+    assert made.own_tests == ("spec/new",)
+    assert made.scored.id == base.id
+
+
 _NAMES = st.sampled_from(
     ["tests", "src", "pkg", "test_a.py", "conftest.py", "__init__.py", "x.py", "a.so", "random.py"]
 )
@@ -212,11 +337,17 @@ def test_what_is_made_holds_nothing_of_the_candidates_but_what_is_listed(
 ) -> None:
     before, after = tree(workspace, base), tree(workspace, change)
     made = protect(workspace, before, after)
-    run, scored = content(workspace, made.tree), content(workspace, made.scored)
+    run, scored = (
+        {entry.path.decode(): entry.blob for entry in workspace.files(one)}
+        for one in (made.tree, made.scored)
+    )
+    right = {entry.path.decode(): entry.blob for entry in workspace.files(before)}
     listed = {*made.kept, *made.own_tests}
-    assert {path for path in base | change if base.get(path) != run.get(path)} <= listed
-    assert {path for path in base | change if base.get(path) != scored.get(path)} <= set(made.kept)
+    assert {path for path in right | run if right.get(path) != run.get(path)} <= listed
+    assert {path for path in right | scored if right.get(path) != scored.get(path)} <= set(
+        made.kept
+    )
     assert set(made.sealed) <= set(scored)
-    assert all(base[path] == run[path] for path in made.sealed)
+    assert all(right[path] == run[path] for path in made.sealed)
     again = protect(workspace, before, made.tree)
     assert (again.tree.id, again.dropped, again.restored) == (made.tree.id, (), ())
