@@ -63,20 +63,26 @@ class Canaries:
     files: Mapping[str, bytes]
     names: Names
     #: The tests that have a false variant.
-    covered: tuple[Function, ...]
-    #: By path and dotted names of a generated test.
-    _key: Mapping[tuple[str, tuple[str, ...]], tuple[Function, Kind]] = field(repr=False)
+    covered: frozenset[Function]
+    #: What each generated function is: its true name, and its kind.
+    _functions: Mapping[str, tuple[str, Kind]] = field(repr=False)
+    #: The true names of generated classes, and the true paths of generated modules.
+    _classes: Mapping[str, str] = field(repr=False)
+    _paths: Mapping[str, str] = field(repr=False)
     #: What parameters are called in this run.
     _blanks: frozenset[str] = field(repr=False)
 
     def place(self, function: Function, parameters: str) -> Place | None:
         """What a test of the run was, by its id taken apart."""
-        names = (*function.classes, function.name)
-        found = self._key.get((function.path, names))
-        if found is None:
+        path, found = self._paths.get(function.path), self._functions.get(function.name)
+        if path is None or found is None:
+            return None
+        classes = tuple(self._classes.get(name, name) for name in function.classes)
+        test = Function(path, classes, found[0])
+        if test not in self.covered:
             return None
         blanks = "|".join(map(re.escape, sorted(self._blanks)))
-        return Place(*found, re.sub(blanks, "?", parameters) if blanks else parameters)
+        return Place(test, found[1], re.sub(blanks, "?", parameters) if blanks else parameters)
 
 
 def _word() -> str:
@@ -98,11 +104,13 @@ def make(
     """
     names = names or Names.new()
     files: dict[str, bytes] = {}
-    key: dict[tuple[str, tuple[str, ...]], tuple[Function, Kind]] = {}
-    covered: list[Function] = []
+    functions: dict[str, tuple[str, Kind]] = {}
+    classes: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    covered: set[Function] = set()
     blanks: set[str] = set()
     for path, data in sources.items():
-        wanted = {(*f.classes, f.name): f for f in tests if f.path == path}
+        wanted = [test for test in tests if test.path == path]
         try:
             module = _Module(Source(data), wanted, frozenset(decisive), names)
             text = module.text()
@@ -112,10 +120,12 @@ def make(
             continue
         made = posixpath.join(posixpath.dirname(path), f"{_word()}.py")
         files[made] = text.encode()
-        covered += module.covered
+        paths[made] = path
+        covered |= module.covered
         blanks |= module.blanks
-        key |= {(made, dotted): found for dotted, found in module.key.items()}
-    return Canaries(files, names, tuple(covered), key, frozenset(blanks))
+        functions |= module.functions
+        classes |= {name: known for known, name in module.classes.items()}
+    return Canaries(files, names, frozenset(covered), functions, classes, paths, frozenset(blanks))
 
 
 _HELPERS: Final = """
@@ -147,19 +157,20 @@ class _Module:
     def __init__(
         self,
         source: Source,
-        wanted: Mapping[tuple[str, ...], Function],
+        wanted: Sequence[Function],
         decisive: frozenset[Function],
         names: Names,
     ) -> None:
         self._source = source
-        self._wanted = wanted
+        self._wanted = _by_definition(source.tree, wanted)
+        self._mine = {name for test in wanted for name in test.classes}
         self._decisive = decisive
         self._names = names
         self._error, self._mark = _word().capitalize(), _word()
-        self._classes: dict[str, str] = {}
         self._shared: list[Edit] = []
-        self.key: dict[tuple[str, ...], tuple[Function, Kind]] = {}
-        self.covered: list[Function] = []
+        self.classes: dict[str, str] = {}
+        self.functions: dict[str, tuple[str, Kind]] = {}
+        self.covered: set[Function] = set()
         self.blanks: set[str] = set()
 
     def text(self) -> str:
@@ -173,11 +184,10 @@ class _Module:
         used = self._used()
         for one in found:
             span = source.definition(one.node)
-            function = self._wanted.get(one.path)
             if span is None:
                 continue
-            if function is not None and counts[one.path] == 1:
-                made = self._variants(one, function)
+            if one.path in self._wanted and counts[one.path] == 1:
+                made = self._variants(one, self._wanted[one.path])
                 if made:
                     edits.append(Edit(*span, made))
                     continue
@@ -199,17 +209,16 @@ class _Module:
 
     def _rename_classes(self) -> None:
         source = self._source
-        mine = {name for dotted in self._wanted for name in dotted[:-1]}
         for node in ast.walk(source.tree):
-            if isinstance(node, ast.ClassDef) and node.name in mine:
-                name = self._classes.setdefault(node.name, self._names.klass + _word())
+            if isinstance(node, ast.ClassDef) and node.name in self._mine:
+                name = self.classes.setdefault(node.name, self._names.klass + _word())
                 edit = source.named(node, name)
                 if edit is None:
                     raise ValueError("a class whose name is not found")
                 self._shared.append(edit)
         for node in ast.walk(source.tree):
-            if isinstance(node, ast.Name) and node.id in self._classes:
-                self._shared.append(source.replace(node, self._classes[node.id]))
+            if isinstance(node, ast.Name) and node.id in self.classes:
+                self._shared.append(source.replace(node, self.classes[node.id]))
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 blank = _word()
                 for call in variants.parametrized(node):
@@ -217,18 +226,18 @@ class _Module:
                     helper = f"{self._mark}({blank!r})"
                     self._shared.append(source.replace(call.func, helper))
 
-    def _variants(self, one: Definition, function: Function) -> str:
+    def _variants(self, one: Definition, tests: Collection[Function]) -> str:
         """The text of all variants of a test; "" where it has none that is false."""
         source, node = self._source, one.node
-        most = 2 if function in self._decisive else 1
+        decisive = not self._decisive.isdisjoint(tests)
+        most = 2 if decisive else 1
         false = variants.of(source, one, self._error, most)
-        if function in self._decisive and all(variant.kind != "certain" for variant in false):
+        if decisive and all(variant.kind != "certain" for variant in false):
             sure = variants.certain(source, one)
             false += [sure] if sure is not None else []
         span = source.definition(node)
         if not false or span is None:
             return ""
-        classes = tuple(self._classes.get(name, name) for name in function.classes)
         prefix = self._names.function
         if any(klass.bases for klass in one.classes):
             # unittest looks for this, whatever pytest is told.
@@ -244,10 +253,31 @@ class _Module:
             if variant.last:
                 text += f"\n{source.lead(node.body[-1])}{variant.last}"
             texts.append(text)
-            self.key[(*classes, name)] = (function, variant.kind)
+            self.functions[name] = (node.name, variant.kind)
         random.SystemRandom().shuffle(texts)
-        self.covered.append(function)
+        self.covered.update(tests)
         return "\n\n".join(texts)
+
+
+def _by_definition(
+    tree: ast.Module, wanted: Sequence[Function]
+) -> dict[tuple[str, ...], list[Function]]:
+    """Tests by the dotted name of what defines them: their own class, or one it is made from."""
+    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    defined = {one.path for one in definitions(tree.body)}
+    found: dict[tuple[str, ...], list[Function]] = {}
+    for test in wanted:
+        path = (*test.classes, test.name)
+        waiting, seen = list(test.classes[-1:]), set(test.classes[-1:])
+        while path not in defined and waiting:
+            node = classes.get(waiting.pop(0))
+            bases = [] if node is None else [b.id for b in node.bases if isinstance(b, ast.Name)]
+            waiting += [base for base in bases if base not in seen]
+            seen.update(bases)
+            path = (waiting[0], test.name) if waiting else path
+        if path in defined:
+            found.setdefault(path, []).append(test)
+    return found
 
 
 def _fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
