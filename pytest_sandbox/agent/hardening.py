@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import site
 import sys
+from copy import copy
 from importlib import machinery
 from typing import Any, Callable, Iterable
 
@@ -62,7 +63,7 @@ def harden(plan: dict[str, Any]) -> list[str]:
         return [name for name in RUNNER if tree.provides(name)]
     found = [name for name in _loaded() if name not in _STARTUP and tree.provides(name)]
     # What is tested is the tree's. The runner goes on with what it has.
-    _forget(found)
+    _set_aside(found)
     return [name for name in found if name in RUNNER[:2]]
 
 
@@ -166,7 +167,22 @@ def _loaded() -> list[str]:
 
 
 def _forget(names: Iterable[str]) -> None:
-    gone = frozenset(names)
-    for name in list(sys.modules):
-        if name.partition(".")[0] in gone:
-            del sys.modules[name]
+    for name in _below(names):
+        del sys.modules[name]
+
+
+def _set_aside(names: Iterable[str]) -> None:
+    """Make the names free for others; whoever has the modules can still import parts of them."""
+    for name in _below(names):
+        module = sys.modules.pop(name)
+        spec = copy(getattr(module, "__spec__", None))
+        if spec is not None:
+            # What relative imports in the module start from.
+            spec.name = f"_runners_{name}"
+            module.__spec__, module.__package__ = spec, spec.parent
+            sys.modules[spec.name] = module
+
+
+def _below(names: Iterable[str]) -> list[str]:
+    tops = frozenset(names)
+    return [name for name in sys.modules if name.partition(".")[0] in tops]
