@@ -81,6 +81,9 @@ class Baseline:
         return text
 
 
+_DECODER: Final = msgspec.json.Decoder(Baseline)
+
+
 def everything(tree: Sequence[wire.Collected]) -> Collection[int]:
     """All tests of ``tree``."""
     return range(sum(len(frame.items) for frame in tree))
@@ -277,8 +280,9 @@ def _trouble(result: RunResult) -> str:
 class _Store:
     """Baselines by key in one folder: lost, torn or of another version is as if never made."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, most: int = _MOST) -> None:
         self._folder = folder
+        self._most = most
 
     def get(self, name: str) -> Baseline | None:
         if self._folder is None:
@@ -287,7 +291,7 @@ class _Store:
         try:
             if path.stat().st_size > _MAX_FILE:
                 return None
-            found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+            found = _DECODER.decode(path.read_bytes())
             os.utime(path)
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
             return None
@@ -311,5 +315,5 @@ class _Store:
 
     def _bound(self, folder: Path) -> None:
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in files[:-_MOST]:
+        for path in files[: -self._most]:
             path.unlink(missing_ok=True)

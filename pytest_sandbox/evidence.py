@@ -79,8 +79,9 @@ def _function(nodeid: str) -> str:
 
 
 def _below(nodeid: str, collector: str) -> bool:
-    rest = nodeid[len(collector) :]
-    return nodeid.startswith(collector) and (not collector or rest[:1] in ("", ":", "/"))
+    if collector in ("", "."):
+        return True
+    return nodeid.startswith(collector) and nodeid[len(collector) :][:1] in ("", ":", "/")
 
 
 def unran(base: Baseline, protection: Protection, nodeid: str, outcome: str) -> str:

@@ -337,7 +337,9 @@ class Mirror:
             artifacts = task.result()
         except SandboxError as error:
             self._exit = (str(error), error.exit_status)
-            self._broken = error if isinstance(error, ProtocolError) else None
+            if isinstance(error, ProtocolError) and self._run.protection is not None:
+                # A finding, which has its status at the end; with another, nothing would be shown.
+                self._broken, self._exit = error, (str(error), 1)
             return
         if artifacts is not None and self._reporter is not None:
             try:

@@ -30,6 +30,17 @@ from pytest_sandbox.results import Recorder, RunResult, apart, place
 _SHOWN = 20
 
 
+class _Quiet:
+    """The session's configuration, for a selection that nobody is told of."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.hook = SimpleNamespace(pytest_deselected=lambda items: None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._config, name)
+
+
 class Verification:
     """One session's. Without a candidate it does nothing."""
 
@@ -85,13 +96,12 @@ class Verification:
         for frame in tree:
             made.add(frame)
         left: list[Any] = list(made.items)
-        quiet: Any = SimpleNamespace(
-            option=option,
-            getoption=self._config.getoption,
-            hook=SimpleNamespace(pytest_deselected=lambda items: None),
-        )
-        pytest_main.pytest_collection_modifyitems(left, quiet)
-        pytest_mark.pytest_collection_modifyitems(left, quiet)
+        quiet: Any = _Quiet(self._config)
+        try:
+            pytest_main.pytest_collection_modifyitems(left, quiet)
+            pytest_mark.pytest_collection_modifyitems(left, quiet)
+        except pytest.UsageError:
+            return ()  # an expression that is none: the session itself will say so
         failed = self._last_failed(option)
         chosen = [item.index for item in left if item.nodeid in failed]
         return chosen or [item.index for item in left]
