@@ -117,3 +117,14 @@ class SealingConformance(ConformancePart):
                 assert await sandbox.seal(f"{sandbox.root}/repo", [missing])
 
         within(body)
+
+    def test_signals_of_its_own_end_what_is_demoted(self, within: Within) -> None:
+        """The kernel spares the first process of a namespace, which then goes on."""
+        source = "import os, signal, sys\nos.kill(os.getpid(), getattr(signal, sys.argv[1]))"
+
+        async def body(sandbox: Sandbox) -> None:
+            for name, status in (("SIGSEGV", 139), ("SIGABRT", 134), ("SIGTERM", 143)):
+                argv = (*sandbox.demote, self.python, "-c", source, name)
+                assert await sandbox.exec(Command(argv=argv)) == status
+
+        within(body)
