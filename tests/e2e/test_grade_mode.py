@@ -17,7 +17,7 @@ import pytest
 from tests import fixture_repos
 from tests.e2e.sessions import own_python
 
-PATCHES = ("good", "wrong", "prose", "exits_early")
+PATCHES = ("good", "wrong", "prose", "bad")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_table_of_verdicts(stage: Path) -> None:
         "good": "resolved",
         "wrong": "unresolved",
         "prose": "malformed",
-        "exits_early": "crashed",
+        "bad": "regressed",
     }
     for name in ("ctrf-report.json", "summary.md"):
         assert (stage / "sandbox-results" / name).stat().st_size > 100

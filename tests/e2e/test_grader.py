@@ -23,7 +23,7 @@ OUTCOMES = {
     "deletes_test": "empty",
     "wrong": "unresolved",
     "bad": "regressed",
-    "exits_early": "crashed",
+    "exits_early": "tampered",
     "empty": "empty",
     "prose": "malformed",
     "truncated": "malformed",

@@ -18,7 +18,7 @@ SPLIT = "--sandbox-split=3"
 )
 def test_fixture_repositories(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    runs = comparison.fixture(name, "good", "3.12", "pytest==9.0.2", tmp_path, SPLIT)
+    runs = comparison.fixture(name, None, "3.12", "pytest==9.0.2", tmp_path, SPLIT)
     if name == "hookheavy":
         # Its session fixture prints, in each of the sandboxes.
         assert settled(runs.mirrored) == settled(runs.direct)
