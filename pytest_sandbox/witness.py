@@ -341,7 +341,7 @@ def _of_act(
             words = f"{act.event} was used, which can change any memory"
     if words is None:
         return None
-    if act.event not in ("overflow", "library"):
+    if act.event != "overflow":
         if act.where and act.file not in changed:
             return None
         if not act.where:

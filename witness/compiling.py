@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent / "native" / "witness.c"
+#: What it was tried with: what it reads of code and frames is not promised for others.
+TRIED = ((3, 12), (3, 13))
 _ASK = """\
 import json, sys, sysconfig
 print(json.dumps([
@@ -29,7 +31,7 @@ def pythons() -> list[Path]:
     named = os.environ.get("WITNESS_PYTHONS")
     if named is not None:
         return [Path(name) for name in named.split(os.pathsep) if name]
-    names = [f"python3.{minor}" for minor in range(12, 20)]
+    names = [f"python3.{minor}" for _, minor in TRIED]
     found = [Path(path) for path in map(shutil.which, names) if path]
     root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
     found += sorted(root.glob("versions/3.*/bin/python"))
@@ -52,8 +54,8 @@ def compile_for(python: Path, folder: Path) -> Path:
     if asked.returncode != 0:
         raise Unfit(f"{python} does not start: {asked.stderr.strip()[-200:]}")
     name, version, suffix, include, free = json.loads(asked.stdout)
-    if name != "cpython" or version < [3, 12] or free:
-        raise Unfit(f"{python} is no CPython 3.12 or later with the global lock")
+    if name != "cpython" or tuple(version) not in TRIED or free:
+        raise Unfit(f"{python} is no CPython 3.12 or 3.13 with the global lock")
     if not Path(include, "Python.h").exists():
         raise Unfit(f"{python} has no headers: there is no {include}/Python.h")
     target = folder / f"_witness{suffix}"

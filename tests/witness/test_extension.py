@@ -234,6 +234,10 @@ def test_whoever_calls_the_test_is_named(run: Run) -> None:
          ("sys.settrace", "")),
         ("test.__code__.replace(co_filename='/usr/x.py')", ("named", "/usr/x.py")),
         ("import marshal; marshal.loads(marshal.dumps(test.__code__))", ("marshal.loads", "")),
+        ("import _json, os, shutil, importlib.util as u, importlib.machinery as m\n"
+         "os.makedirs('libs', exist_ok=True); shutil.copy(_json.__file__, 'libs/_json.so')\n"
+         "u.module_from_spec(u.spec_from_file_location('_json', 'libs/_json.so',"
+         " loader=m.ExtensionFileLoader('_json', 'libs/_json.so')))", ("library", "libs/_json.so")),
         ("import types; types.FunctionType(test.__code__, {})", ("replay", "")),
         ("exec(test.__code__)", ("replay", "")),
         ("import threading; t = threading.Thread(target=act_in_thread); t.start(); t.join()",
@@ -255,7 +259,8 @@ def test_acts_are_told_with_their_place(
         for event, where, detail in acts(seen)
         if where.startswith("suspect.py:") and int(where.partition(":")[2]) >= 3
     }
-    assert expected in found, seen.acts
+    event, end = expected
+    assert any(what == event and detail.endswith(end) for what, detail in found), seen.acts
 
 
 def test_what_honest_code_does_is_not_told(run: Run) -> None:
@@ -400,7 +405,7 @@ def test_a_wheel_holds_one_file_for_each_python(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        ("3.11", "no CPython 3.12 or later"),
+        ("3.11", "no CPython 3.12 or 3.13"),
         ("/nowhere/python", "/nowhere/python does not start: No such file"),
     ],
 )

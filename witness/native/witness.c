@@ -533,21 +533,16 @@ static void imported(PyObject *args)
 {
     const char *name = utf8(argument(args, 0));
     const char *file = path_of(argument(args, 1));
-    char where[700] = "", detail[700] = "";
-    int inside = 0;
+    char detail[700] = "";
     if (file[0] == 0) {
         if (strcmp(name, "ctypes") == 0 || strcmp(name, "_ctypes") == 0 ||
             strcmp(name, "cffi") == 0 || strcmp(name, "_cffi_backend") == 0)
             tell("native", 0, 0, name);
-    } else if (!standard(file) && strstr(file, "/site-packages/") == NULL &&
-               strstr(file, "/dist-packages/") == NULL &&
-               strstr(file, "/lib-dynload/") == NULL) {
+    } else if (ours(file) || !(standard(file) || strstr(file, "/site-packages/") != NULL ||
+                               strstr(file, "/dist-packages/") != NULL ||
+                               strstr(file, "/lib-dynload/") != NULL)) {
         put(detail, sizeof detail, file);
-        whose(where, sizeof where, 0, &inside);
-        act("library", where, detail);
-    } else if (ours(file)) {
-        put(detail, sizeof detail, file);
-        act("library", where, detail);
+        tell("library", 0, 1, detail);
     }
 }
 
