@@ -15,12 +15,15 @@ from threading import Lock
 from pytest_sandbox import wire
 from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage
+from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.portal import Task
 
 #: Batches waiting for pytest's loop; beyond, the stream from the sandbox waits.
 _BACKLOG = 200
 
-Event = Phase | Usage | Baseline | wire.Frame | Task[bytes | None]
+#: What is known of a run besides its frames.
+Known = Baseline | Finding | Coverage
+Event = Phase | Usage | Known | wire.Frame | Task[bytes | None]
 
 
 class Feed:
@@ -54,9 +57,9 @@ class Feed:
     def used(self, usage: Usage) -> None:
         self._pass_on(usage)
 
-    def base(self, baseline: Baseline) -> None:
-        """Comes before the first frame."""
-        self._pass_on(baseline)
+    def know(self, *known: Known) -> None:
+        """A baseline comes before the first frame, what was seen at any time."""
+        self._pass_on(*known)
 
     async def select(self) -> Selection:
         return await asyncio.wrap_future(self._selection)

@@ -22,6 +22,7 @@ from pytest_sandbox.endings import ending, heeded
 from pytest_sandbox.errors import ProtocolError, SandboxError
 from pytest_sandbox.fallback import first_able
 from pytest_sandbox.feed import Event, Feed
+from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.patience import checked
 from pytest_sandbox.plan import Run
@@ -259,9 +260,10 @@ class Mirror:
             self._progress.phase(event)
             hook.pytest_sandbox_phase(phase=event)
             return
-        self._verification.take(event)
-        if isinstance(event, Baseline):
+        if isinstance(event, (Baseline, Finding, Coverage)):
+            self._verification.know(event)
             return
+        self._verification.take(event)
         if self._recorder is not None:
             self._recorder.take(event)
         hook.pytest_sandbox_frame(frame=event)

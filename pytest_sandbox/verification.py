@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import baseline, evidence, items, wire
 from pytest_sandbox.baseline import Baseline
-from pytest_sandbox.feed import Feed
+from pytest_sandbox.feed import Feed, Known
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.inside import Host
 from pytest_sandbox.items import RemoteItem
@@ -61,7 +62,7 @@ class Verification:
         self._findings: dict[Finding, None] = {}
         #: Where a witness looks at the tests: everything, for what it says in the end.
         self._recorder = Recorder() if run.witness else None
-        self._coverage: tuple[Coverage, ...] = ()
+        self._coverage: list[Coverage] = []
         #: Tests that fail by what the base says alone.
         self._failed = 0
 
@@ -78,7 +79,7 @@ class Verification:
             SandboxError: as ``baseline.obtain``.
         """
         if run.protection is not None and not self._config.option.collectonly:
-            feed.base(
+            feed.know(
                 await baseline.obtain(
                     run, provider, host,
                     choose=self._choose, on_phase=feed.phase, on_usage=feed.used,
@@ -115,12 +116,10 @@ class Verification:
 
     # ------------------------------------------------------------ what comes
 
-    def take(self, event: Baseline | wire.Frame) -> None:
-        if self._recorder is not None and not isinstance(event, Baseline):
+    def take(self, event: wire.Frame) -> None:
+        if self._recorder is not None:
             self._recorder.take(event)
         match event:
-            case Baseline():
-                self._base = event
             case wire.Hello():
                 self._rootdir = event.rootdir
             case wire.Layers():
@@ -134,6 +133,15 @@ class Verification:
                 self._deaths.append(event)
             case wire.End():
                 self._end = event
+
+    def know(self, event: Known) -> None:
+        match event:
+            case Baseline():
+                self._base = event
+            case Finding():
+                self._findings[event] = None
+            case Coverage():
+                self._coverage.append(event)
 
     @property
     def _known(self) -> Baseline | None:
@@ -211,16 +219,17 @@ class Verification:
         if self._recorder is not None and self._end is not None:
             self._recorder.choose(range(len(self._names)))
             result = self._recorder.result(self._run.name)
-            found, self._coverage = evidence.witnessed(
-                result, self._protection, self._base or Baseline()
-            )
+            found, coverage = evidence.witnessed(result, self._protection, self._base or Baseline())
             self._findings |= dict.fromkeys(found)
+            self._coverage += coverage
 
     def settled(self, result: RunResult) -> RunResult:
         """The result as the session has it."""
         if self._protection is None:
             return result
-        return evidence.settled(result, self._protection, self._base or Baseline())
+        settled = evidence.settled(result, self._protection, self._base or Baseline())
+        findings = dict.fromkeys((*settled.findings, *self._findings))
+        return replace(settled, findings=tuple(findings), coverage=tuple(self._coverage))
 
     def status(self, session: pytest.Session) -> int | None:
         """The exit status that findings make; None where they make none."""

@@ -132,7 +132,7 @@ def grade(
         layers=dict(observed.layers),
         record=dict(record or {}),
     )
-    missing = any(test.status == "missing" for test in (*fail_to_pass, *pass_to_pass))
+    missing = any(test.status in ("missing", "error") for test in (*fail_to_pass, *pass_to_pass))
     # Of a test that decides nothing, it may be what the base does as well.
     count = [f for f in observed.findings if f.nodeid in decided or (not f.nodeid and missing)]
     return judged(verdict, count)
