@@ -271,7 +271,12 @@ def test_what_honest_code_does_is_not_told(run: Run) -> None:
             def work():
                 import asyncio, collections, dataclasses, json, multiprocessing, os, pickle
                 import re, subprocess, sys, tempfile, threading, uuid, logging.config
+                import types, typing
                 Point = collections.namedtuple("Point", "x y")
+                T = typing.TypeVar("T")
+
+                class Generic(typing.NamedTuple, typing.Generic[T]):
+                    x: T
 
                 @dataclasses.dataclass(frozen=True)
                 class Thing:

@@ -546,6 +546,19 @@ static void imported(PyObject *args)
     }
 }
 
+/* Whether the innermost frame is in this module of the standard library. */
+static int by(const char *module)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    if (frame == NULL)
+        return 0;
+    PyCodeObject *code = PyFrame_GetCode(frame);
+    const char *file = utf8(code->co_filename);
+    int result = standard(file) && ends_with(file, module);
+    Py_DECREF(code);
+    return result;
+}
+
 static void assigned(PyObject *args)
 {
     const char *name = utf8(argument(args, 1));
@@ -557,7 +570,7 @@ static void assigned(PyObject *args)
             put(detail, sizeof detail, utf8(code->co_filename));
         }
         tell("code", 0, 0, detail);
-    } else if (strcmp(name, "__bases__") == 0) {
+    } else if (strcmp(name, "__bases__") == 0 && !by("/typing.py")) { /* a generic NamedTuple */
         PyObject *type = argument(args, 0);
         if (type != NULL && PyType_Check(type))
             put(detail, sizeof detail, ((PyTypeObject *)type)->tp_name);
