@@ -65,6 +65,14 @@ class Modules:
         for root, name in known:
             self._where.setdefault(name, set()).add(root)
         self._roots |= aside
+        #: Folders of tests that are no packages, by name: any package comes before one.
+        self._spaces: dict[str, str] = {}
+        for folder in {path.rpartition("/")[0] for path in trusted if path.endswith(".py")}:
+            while folder and folder not in packages and in_tests(f"{folder}/"):
+                above, _, name = folder.rpartition("/")
+                if above in self._roots:
+                    self._spaces.setdefault(name, folder)
+                folder = above
 
     def _root_of(self, folder: str) -> str:
         """What pytest's default import mode puts on ``sys.path`` for the tests in ``folder``."""
@@ -121,6 +129,9 @@ class Modules:
         for root, name in places:
             if (root, name) in self._known:
                 continue
+            space = self._spaces.get(name)
+            if space is not None and space != f"{root}/{name}".lstrip("/"):
+                return f"it would be imported in place of {space}/"
             others = self._where.get(name, set())
             if root not in self._tests:
                 # Where tests are collected, their own folder comes first.
