@@ -129,6 +129,16 @@ def test_what_cannot_be_derived_is_said_and_nothing_is_written(stage: Path) -> N
         assert (tasks / f"{name}.toml").read_text() == text
 
 
+def test_with_xdist(stage: Path) -> None:
+    """Each process writes its own files, and what they found is told at the end."""
+    (stage / "tasks" / "more.toml").write_text(TASK)
+    done = session(stage, "tasks", "--sandbox-derive", "--sandbox-repeats=1", "-p", "xdist", "-n2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("calc", "more"):
+        assert f"tasks/{name}.toml: " in done.stdout.partition("= derived =")[2]
+        assert "fail_to_pass" in (stage / "tasks" / f"{name}.toml").read_text()
+
+
 def test_one_thing_at_a_time(stage: Path) -> None:
     (stage / "p.patch").write_text("")
     done = session(stage, "tasks", "--sandbox-derive", "--sandbox-predictions=p.patch")

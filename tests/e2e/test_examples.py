@@ -13,6 +13,7 @@ import pytest
 
 from tests import fixture_repos
 from tests.e2e.sessions import own_python
+from tests.interpreters import CACHE
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -178,8 +179,7 @@ def test_swe_bench_predictions(tmp_path: Path) -> None:
     )
     done = run(
         EXAMPLES / "swe-bench" / "grade_predictions.py", "rows.jsonl", "preds.json",
-        "--without-images", cwd=tmp_path, HOME=str(home),
-        XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state"),
+        "--without-images", cwd=tmp_path, HOME=str(home), XDG_CACHE_HOME=str(CACHE.parent),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resolved             someone__calc-17 [my-agent]" in done.stdout

@@ -82,7 +82,7 @@ def test_a_log_is_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pass_to_pass=("test_empty (sums.tests.Tests)",),
         ids="swebench",
         profile="swebench",
-        timeout=20.0,
+        timeout=6.0,
         unsupported="the tests of django/django are run by tests/runtests.py, not by pytest",
         log=Log(repo="django/django", version="3.0", files=("sums.tests",)),
     )

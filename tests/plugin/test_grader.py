@@ -193,7 +193,7 @@ def test_many_processes_with_one_cache(repo: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(6)
+        for _ in range(4)
     ]
     for process in running:
         out, errors = process.communicate(timeout=120)
