@@ -6,7 +6,8 @@ around the tests is not run at all. Knows no provider and not how tests run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ def protect(
         kept=tuple(found.kept),
         restored=tuple(found.restored),
         dropped=tuple(sorted(found.dropped.items())),
-        flagged=tuple(found.flags()),
+        flagged=tuple(found.flags(_plugins(workspace, right, keys) if found.kept else ())),
         own_tests=tuple(found.own),
         sealed=tuple(
             path
@@ -116,6 +117,10 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
+_PLUGINS = re.compile(rb"^pytest_plugins\b[^=\n]*=\s*(\[[^\]]*\]|\([^)]*\)|[^\n]*)", re.MULTILINE)
+_NAME = re.compile(rb"[\"']([A-Za-z_][\w.]*)[\"']")
+
+
 class _Files:
     def __init__(self, workspace: Workspace, tree: Tree) -> None:
         self._workspace = workspace
@@ -139,6 +144,19 @@ def _modules(
         rules.holding | more,
         rules.in_tests,
     )
+
+
+def _plugins(
+    workspace: Workspace, right: Mapping[str, Entry], keys: Mapping[str, Any]
+) -> Collection[str]:
+    """The modules that the trusted tests load as plugins, as ends of paths."""
+    given = " ".join(words(keys.get("addopts")))
+    names = set(re.findall(r"(?:^|\s)-p[ =]?([\w.]+)", given))
+    files = [e for path, e in right.items() if path.rpartition("/")[2] == "conftest.py"]
+    for text in workspace.contents(files).values():
+        for value in _PLUGINS.findall(text):
+            names |= {name.decode() for name in _NAME.findall(value)}
+    return {name.replace(".", "/") for name in names}
 
 
 class _Decision:
@@ -240,7 +258,7 @@ class _Decision:
         self.own = [path for path in self.own if path not in self.dropped]
         self.let_through.sort()
 
-    def flags(self) -> Iterator[tuple[str, str]]:
+    def flags(self, plugins: Collection[str]) -> Iterator[tuple[str, str]]:
         """What a person should know of files that run as the candidate has them."""
         for path in self.kept:
             old, new = self._asked[path].old, self._asked[path].new
@@ -248,6 +266,9 @@ class _Decision:
                 yield path, "the environment is that of the base: it has no effect"
             if new is None:
                 continue
+            module = path.removesuffix(".py").removesuffix("/__init__")
+            if any(f"/{module}".endswith(f"/{plugin}") for plugin in plugins):
+                yield path, "the tests load it as a plugin"
             if new.mode == "120000" and (old is None or old.mode != "120000"):
                 yield path, "a symbolic link"
             elif old is not None and old.blob == new.blob:

@@ -316,6 +316,20 @@ def test_what_the_ini_says_of_tests(workspace: Workspace, ini: str, path: str | 
     assert made.restored == (() if path is None else (path,))
 
 
+def test_plugins_of_the_tests_are_told_of(workspace: Workspace) -> None:
+    base = {
+        "pytest.ini": "[pytest]\naddopts = -q -p tools.plug -pother\n",
+        "conftest.py": "pytest_plugins: list[str] = [\n    'pkg.testing', \"pkg.more\",\n]\n",
+        "lib/conftest.py": "pytest_plugins = 'single'\nx = ['pkg.none']\n",
+    }
+    paths = ("other.py", "single.py", "src/pkg/more/__init__.py", "src/pkg/testing.py",
+             "tools/plug.py")  # fmt: skip
+    others = ("another.py", "src/pkg/none.py", "src/pkg/more/part.py", "testing.py")
+    candidate = {**base, **dict.fromkeys((*paths, *others), "")}
+    made = protect(workspace, tree(workspace, base), tree(workspace, candidate))
+    assert made.flagged == tuple((path, "the tests load it as a plugin") for path in paths)
+
+
 def test_what_is_to_be_restored_besides(workspace: Workspace) -> None:
     base = tree(workspace, {"spec/a": "1", "other/b[1]": "1"})
     candidate = tree(workspace, {"spec/a": "2", "other/b[1]": "2", "spec/new": "1"})
