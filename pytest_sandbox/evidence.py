@@ -188,11 +188,18 @@ def settled(result: RunResult, protection: Protection, base: Baseline) -> RunRes
 
 
 def witnessed(
-    result: RunResult, protection: Protection, base: Baseline
+    result: RunResult,
+    protection: Protection,
+    base: Baseline,
+    *,
+    counts: Callable[[str], bool] = lambda nodeid: True,
 ) -> tuple[tuple[Finding, ...], tuple[Coverage, ...]]:
     """What the compiled witness has against tests that passed, and how many it looked at.
 
     Nothing, where it looked neither at this run nor at the base's.
+
+    Args:
+        counts: whether the result of this test matters.
     """
     if not (result.witness or base.witness):
         return (), ()
@@ -203,7 +210,7 @@ def witnessed(
         passed={nodeid for nodeid, outcome in known.outcomes.items() if outcome == "passed"},
     )
     findings, coverage = judge(
-        [test.nodeid for test in result if test.outcome in ("passed", "xpassed")],
+        [t.nodeid for t in result if t.outcome in ("passed", "xpassed") and counts(t.nodeid)],
         result.witness,
         trusted=trusted,
         changed=frozenset(protection.kept + protection.own_tests),

@@ -32,7 +32,7 @@ from pytest_sandbox.errors import (
     SandboxError,
     Unsupported,
 )
-from pytest_sandbox.evidence import contradiction
+from pytest_sandbox.evidence import contradiction, witnessed
 from pytest_sandbox.grading import logs, planning
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.compose import Unfit
@@ -275,7 +275,28 @@ class Grader:
         verdict = grade(task, candidate.name, seen, evidence=evidence, record=record)
         if evidence == "log" and verdict.outcome == "no_tests":
             return replace(verdict, reason="its log names no test")
+        if verdict.outcome == "resolved" and run.witness and evidence == "frames":
+            return await self._witnessed(task, run, result, verdict)
         return verdict
+
+    async def _witnessed(
+        self, task: Task, run: plan.Run, result: RunResult, verdict: Verdict
+    ) -> Verdict:
+        """``verdict`` with what the compiled witness has against it."""
+        assert run.protection is not None
+        tests = (*verdict.fail_to_pass, *verdict.pass_to_pass)
+        decided = frozenset(nodeid for test in tests for nodeid in test.nodeids)
+        try:
+            trusted = await anyio.to_thread.run_sync(partial(self._planner.base, task, tests=True))
+            base = await self._runs.base(run, trusted.candidate, result.tests)
+        except OverBudget:
+            raise
+        except SandboxError as error:
+            # Without the base, nothing can be said of what was seen.
+            return replace(verdict, outcome="infra_error", reason=str(error))
+        return judged(
+            verdict, *witnessed(result, run.protection, base, counts=decided.__contains__)
+        )
 
     async def _compared(self, task: Task, run: plan.Run, result: RunResult) -> Observed:
         """What a run said. The base is asked before anything is held against a candidate."""
