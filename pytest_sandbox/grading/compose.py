@@ -67,7 +67,11 @@ def compose(
 
 
 def _deciding(task: Task) -> Iterator[str]:
-    """The files whose tests decide, wherever they lie; doctests are part of the product."""
+    """The files whose tests decide, wherever they lie; doctests are part of the product.
+
+    And those that pytest is given as arguments, such as its ini.
+    """
+    yield from (argument for argument in task.args if not argument.endswith(".py"))
     for node in (*task.fail_to_pass, *task.pass_to_pass):
         path, separator, name = node.partition("::")
         if separator and not (path.endswith(".py") and "." in name.partition("[")[0]):
