@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pytest_sandbox import assemble, plan
+from pytest_sandbox.errors import BadInput
 from pytest_sandbox.grading.compose import Composed, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
 from pytest_sandbox.grading.repositories import Repositories
@@ -28,11 +29,19 @@ class Planner:
 
     Args:
         options: those of ``run_tests``; a task's own come first.
+
+    Raises:
+        BadInput: an option is no matter of grading.
     """
 
     def __init__(
         self, repositories: Repositories, provider: Provider, options: Mapping[str, Any]
     ) -> None:
+        if options.get("split") not in (None, 1, "1"):
+            raise BadInput(
+                "split shares one suite among sandboxes; candidates are graded at the same time "
+                "by workers"
+            )
         self._repositories = repositories
         self._provider = provider
         self._options = options

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_sandbox import wire
-from pytest_sandbox.errors import SandboxLost
+from pytest_sandbox.errors import BadInput, SandboxLost
 from pytest_sandbox.grading import Budget, Grader, OverBudget, Task
 from pytest_sandbox.provider import SandboxSpec
 from pytest_sandbox.testing import FakeProvider, FakeSandbox
@@ -163,6 +163,15 @@ def test_a_spent_budget_is_said(repo: Path) -> None:
                 await grader.grade(task(repo), patch(1))
 
     asyncio.run(main())
+
+
+def test_one_candidate_has_one_sandbox(repo: Path) -> None:
+    async def main() -> None:
+        async with Grader(Counted(), split=3):
+            pass
+
+    with pytest.raises(BadInput, match="at the same time by workers"):
+        asyncio.run(main())
 
 
 PROCESS = """
