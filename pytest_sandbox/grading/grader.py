@@ -35,6 +35,7 @@ from pytest_sandbox.errors import (
 from pytest_sandbox.evidence import contradiction, witnessed
 from pytest_sandbox.grading import logs, planning
 from pytest_sandbox.grading.budget import Budget, OverBudget
+from pytest_sandbox.grading.closer import Closer
 from pytest_sandbox.grading.compose import Unfit
 from pytest_sandbox.grading.derivation import Derived, derive
 from pytest_sandbox.grading.model import Candidate, Observed, Status, Task, Verdict
@@ -101,6 +102,7 @@ class Grader:
         self._provider: Provider
         self._planner: Planner
         self._runs: Runs
+        self._closer: Closer
 
     async def __aenter__(self) -> Self:
         await self._resources.__aenter__()
@@ -121,6 +123,10 @@ class Grader:
                 budget=self._budget,
                 on_phase=self._on_phase,
             )
+            self._closer = Closer(
+                self._planner, self._provider, assemble.host(),
+                retries=self._retries, budget=self._budget, on_phase=self._on_phase,
+            )  # fmt: skip
             self._resources.callback(self._durations.save)
         except BaseException:
             await self._resources.aclose()
@@ -275,8 +281,10 @@ class Grader:
         verdict = grade(task, candidate.name, seen, evidence=evidence, record=record)
         if evidence == "log" and verdict.outcome == "no_tests":
             return replace(verdict, reason="its log names no test")
-        if verdict.outcome == "resolved" and run.witness and evidence == "frames":
-            return await self._witnessed(task, run, result, verdict)
+        if verdict.resolved and run.witness and evidence == "frames":
+            verdict = await self._witnessed(task, run, result, verdict)
+        if verdict.resolved and run.integrity == "full" and evidence == "frames":
+            verdict = await self._closer.look(task, verdict, run, result)
         return verdict
 
     async def _witnessed(

@@ -61,6 +61,11 @@ class Task:
     #: Globs of files taken from the base, whatever the candidate did to them.
     restore: tuple[str, ...] = ()
     gold: bytes | None = None
+    #: Tests that are only run, with integrity "full", once all others have passed: path to content.
+    held_out: Mapping[str, bytes] = field(default_factory=dict)
+    #: Expressions that come to the same with the gold patch, and statements that they need.
+    differential: tuple[str, ...] = ()
+    differential_setup: str = ""
     fail_to_pass: tuple[str, ...] = ()
     pass_to_pass: tuple[str, ...] = ()
     #: Tests that are known to give different results: never scored.

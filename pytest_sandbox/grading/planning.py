@@ -13,7 +13,7 @@ import msgspec
 
 from pytest_sandbox import assemble, plan
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.grading.compose import Composed, compose, with_tests
+from pytest_sandbox.grading.compose import Composed, Unfit, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
 from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.protection import Protection
@@ -59,6 +59,22 @@ class Planner:
         made = compose(workspace, task, candidate, unprotect=unprotect)
         run = self._made(workspace, task, lambda base: made.protection)
         return replace(run, name=f"{candidate.name} for {task.id}"), made
+
+    def trusted(self, task: Task) -> tuple[Tree, Tree | None]:
+        """The base with the task's tests, and that with its gold patch, where it can be had.
+
+        Raises:
+            Unfit, BadInput: the task cannot be run.
+        """
+        workspace = self._repositories.workspace(task.repo, task.base)
+        tree = with_tests(workspace, task, workspace.commit(task.base))
+        if task.gold is None:
+            return tree, None
+        gold = Candidate(task_id=task.id, name="gold", patch=task.gold, source=task.source)
+        try:
+            return tree, compose(workspace, task, gold).protection.scored
+        except Unfit:
+            return tree, None
 
     def base(self, task: Task, *, tests: bool) -> plan.Run:
         """The run of the base as it is, or with the task's test patch.
@@ -126,9 +142,19 @@ def key(task: Task, run: plan.Run) -> str:
         run.integrity, str(run.environment.interpreter.path), list(run.args), list(run.build),
         sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
         run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),
-        task.ids, task.profile, msgspec.to_builtins(task.log),
+        task.ids, task.profile, msgspec.to_builtins(task.log), *_closer(task, run),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _closer(task: Task, run: plan.Run) -> list[Any]:
+    """What else decides with integrity "full"."""
+    if run.integrity != "full":
+        return []
+    return [
+        None if task.gold is None else task.gold.hex(), list(task.differential),
+        task.differential_setup, [[p, text.hex()] for p, text in sorted(task.held_out.items())],
+    ]  # fmt: skip
 
 
 def identity(task: Task, patch: bytes | None) -> dict[str, str | None]:

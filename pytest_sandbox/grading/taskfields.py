@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pytest_sandbox import options
 from pytest_sandbox.grading.jsonvalues import shown
@@ -65,6 +66,37 @@ def _variables(value: object) -> dict[str, str]:
     return dict(value)
 
 
+def _files(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError('a table of files, such as { "tests/test_more.py" = "more.py" }')
+    for path, file in value.items():
+        parts = path.split("/")
+        plain = path.isprintable() and not {"", ".", "..", ".git"} & set(parts)
+        if not plain or not isinstance(file, str) or not file.strip() or "\0" in file:
+            raise ValueError(f"a table of files by their path in the tree; {shown(path)} is none")
+    return dict(value)
+
+
+def _expressions(value: object) -> tuple[str, ...]:
+    found = _texts(value)
+    for text in found:
+        _parsed(text, "eval")
+    return found
+
+
+def _statements(value: object) -> str:
+    return _parsed(_text(value), "exec")
+
+
+def _parsed(text: str, mode: Literal["eval", "exec"]) -> str:
+    try:
+        compile(text, "task", mode, ast.PyCF_ONLY_AST, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        kind = "expressions" if mode == "eval" else "statements"
+        raise ValueError(f"Python's {kind}; {shown(text)} is none") from None
+    return text
+
+
 def _amount(parse: Callable[[str], float]) -> Callable[[object], float]:
     def checked(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -99,6 +131,9 @@ FIELDS: Final[Mapping[str, Mapping[str, Callable[[object], Any]]]] = {
     "tests": {
         "files": _texts, "args": _texts, "restore": _texts, "ids": _one_of("exact", "swebench"),
         "fail_to_pass": _test_ids, "pass_to_pass": _test_ids, "flaky": _test_ids,
+    },
+    "unseen": {
+        "held_out": _files, "calls": _expressions, "setup": _statements,
     },
     "limits": {
         "timeout": _amount(options.seconds), "memory": _amount(options.size),

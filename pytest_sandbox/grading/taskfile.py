@@ -128,6 +128,7 @@ def read(path: Path) -> Task:
             both = set(get("tests", one, ())) & set(get("tests", other, ()))
             if both:
                 reading.fault("tests", other, f"has {shown(min(both))}, which {one} has too")
+    held_out = _held_out(reading, path)
     if reading.faults:
         raise TaskFileError(_report(path, text, reading.faults))
     memory = get("limits", "memory")
@@ -148,6 +149,9 @@ def read(path: Path) -> Task:
         test_patch=patches["test_patch"],
         restore=get("tests", "restore", ()),
         gold=patches["gold"],
+        held_out=held_out,
+        differential=get("unseen", "calls", ()),
+        differential_setup=get("unseen", "setup", ""),
         fail_to_pass=get("tests", "fail_to_pass", ()),
         pass_to_pass=get("tests", "pass_to_pass", ()),
         flaky=get("tests", "flaky", ()),
@@ -222,6 +226,22 @@ def _patch(reading: _Reading, path: Path, field: str) -> bytes | None:
         reading.fault("task", field, f"{printable(str(other), line=True)} {problem}")
         return None
     return other.read_bytes()
+
+
+def _held_out(reading: _Reading, path: Path) -> dict[str, bytes]:
+    """The files of tests that no candidate has seen."""
+    found = {}
+    for name, file in reading.get("unseen", "held_out", {}).items():
+        other = Path(path.parent, Path(file).expanduser())
+        problem = why_not_regular(other, patchtext.MAX_PATCH)
+        if problem:
+            shown_path = printable(str(other), line=True)
+            reading.fault("unseen", "held_out", f"{shown_path} {problem}")
+        else:
+            found[name] = other.read_bytes()
+    if reading.get("unseen", "calls") and reading.get("task", "gold") is None:
+        reading.fault("unseen", "calls", "are compared with what they give with a gold patch")
+    return found
 
 
 def _report(path: Path, text: str, faults: Sequence[_Fault]) -> list[Problem]:

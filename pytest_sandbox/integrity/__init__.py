@@ -2,3 +2,8 @@
 
 They say whether a verdict can be believed. Knows no provider, no session and no verdict rules.
 """
+
+from pytest_sandbox.integrity.full import Confirmation, Confirmer, Passed
+from pytest_sandbox.integrity.unseen import Unseen
+
+__all__ = ["Confirmation", "Confirmer", "Passed", "Unseen"]
