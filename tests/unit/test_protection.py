@@ -366,5 +366,8 @@ def test_what_is_made_holds_nothing_of_the_candidates_but_what_is_listed(
     )
     assert set(made.sealed) <= set(scored)
     assert all(right[path] == run[path] for path in made.sealed)
+    lists = [*made.kept, *made.own_tests, *made.restored, *(path for path, _ in made.dropped)]
+    changes = workspace.differences(before, after)
+    assert sorted(lists) == [change.path.decode() for change in changes]
     again = protect(workspace, before, made.tree)
     assert (again.tree.id, again.dropped, again.restored) == (made.tree.id, (), ())
