@@ -40,6 +40,7 @@ def test_the_documented_example() -> None:
     Path("repositories/calc").mkdir(parents=True)
     written("tests\n", "tasks/calc-17.tests.patch")
     written(b"gold\r\n", "tasks/calc-17.gold.patch")
+    written("more\n", "tasks/calc-17.more.py")
     task = taskfile.read(written(example(), "tasks/calc-17.toml"))
     assert task == Task(
         id="calc-17",
@@ -57,6 +58,9 @@ def test_the_documented_example() -> None:
         test_patch=b"tests\n",
         restore=("tests/*", "conftest.py"),
         gold=b"gold\r\n",
+        held_out={"tests/test_more.py": b"more\n"},
+        differential=("calc.div(-9, 4)",),
+        differential_setup="import calc",
         fail_to_pass=("tests/test_calc.py::test_div[-7-2]",),
         pass_to_pass=("tests/test_calc.py::test_add",),
         flaky=("tests/test_calc.py::test_clock",),
