@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ import anyio
 
 from pytest_sandbox import assemble, baseline, plan, prepare, wire
 from pytest_sandbox.baseline import Baseline
-from pytest_sandbox.consumer import Phase, Selection, Usage
+from pytest_sandbox.consumer import Phase, PhaseName, Selection, Usage
 from pytest_sandbox.errors import InfraError, ProviderUnavailable
 from pytest_sandbox.grading import logs
 from pytest_sandbox.grading.budget import Budget, OverBudget
@@ -61,14 +60,18 @@ class Runs:
             OverBudget: it was stopped because nothing more may be spent.
             SandboxError: as ``execute``; InfraError and ProviderUnavailable after all tries.
         """
-        recorder = partial(_Recorder, self._on_phase, self._budget, despite_collection_errors)
+        recorders: list[_Recorder] = []
 
         async def once(affordable: plan.Run) -> RunResult:
-            return await self._once(affordable, recorder())
+            recorders.append(_Recorder(self._on_phase, self._budget, despite_collection_errors))
+            return await self._once(affordable, recorders[-1])
 
-        started = monotonic()
         result = await self._patiently(run, once, lambda result: result.end.reason)
-        return result, _observations(result, monotonic() - started)
+        return result, recorders[-1].record() | {
+            "python": result.hello.python if result.hello else None,
+            "pytest": result.hello.pytest if result.hello else None,
+            "end": result.end.reason,
+        }
 
     async def base(self, run: plan.Run, tree: Tree, nodeids: Collection[str]) -> Baseline:
         """What a trusted tree says of some tests, from the cache where it has been asked before.
@@ -94,16 +97,17 @@ class Runs:
             Unsupported: the package that reads it is not there, or does not know it.
             OverBudget, SandboxError: as ``run``.
         """
-        usages: list[Usage] = []
+        recorders: list[_Recorder] = []
 
         async def once(affordable: plan.Run) -> Observed:
-            recorder = _Recorder(self._on_phase, self._budget, False, usages.append)
+            recorders.append(_Recorder(self._on_phase, self._budget, False))
             with boundary(run.name):
-                return await logs.run(affordable, log, self._provider, recorder, assemble.host())
+                return await logs.run(
+                    affordable, log, self._provider, recorders[-1], assemble.host()
+                )
 
-        started = monotonic()
         seen = await self._patiently(run, once, lambda seen: seen.end)
-        return seen, _spent(usages, monotonic() - started) | {"end": seen.end}
+        return seen, recorders[-1].record() | {"end": seen.end}
 
     async def _patiently(
         self,
@@ -159,38 +163,44 @@ class _Recorder(Recorder):
         on_phase: Callable[[Phase], None],
         budget: Budget,
         despite_errors: bool,
-        on_usage: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
         super().__init__(on_phase)
         self._budget = budget
         self._despite_errors = despite_errors
-        self._on_usage = on_usage
+        self._started = self._since = monotonic()
+        self._in: PhaseName | None = None
+        self._seconds: dict[str, float] = {}
+
+    def phase(self, phase: Phase) -> None:
+        super().phase(phase)
+        if phase.name != self._in:
+            self._leave()
+            self._in = phase.name
+
+    def _leave(self) -> None:
+        now = monotonic()
+        if self._in is not None:
+            self._seconds[self._in] = self._seconds.get(self._in, 0.0) + now - self._since
+        self._since = now
 
     def used(self, usage: Usage) -> None:
         super().used(usage)
         self._budget.add(usage)
-        self._on_usage(usage)
+
+    def record(self) -> dict[str, Any]:
+        """What the run took, once it is over."""
+        self._leave()
+        costs = [usage.cost for usage in self._usages if usage.cost is not None]
+        return {
+            "seconds": round(monotonic() - self._started, 3),
+            "phases": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            "sandboxes": [usage.sandbox_id for usage in self._usages],
+            "sandbox_seconds": round(sum(usage.seconds for usage in self._usages), 3),
+            "cost": sum(costs) if costs else None,
+        }
 
     async def select(self) -> Selection:
         if not self._despite_errors:
             return await super().select()
         self.choose(range(len(self._items)))
         return Selection(self._chosen)
-
-
-def _observations(result: RunResult, seconds: float) -> dict[str, Any]:
-    return _spent(result.usages, seconds) | {
-        "python": result.hello.python if result.hello else None,
-        "pytest": result.hello.pytest if result.hello else None,
-        "end": result.end.reason,
-    }
-
-
-def _spent(usages: Sequence[Usage], seconds: float) -> dict[str, Any]:
-    costs = [usage.cost for usage in usages if usage.cost is not None]
-    return {
-        "seconds": round(seconds, 3),
-        "sandboxes": [usage.sandbox_id for usage in usages],
-        "sandbox_seconds": round(sum(usage.seconds for usage in usages), 3),
-        "cost": sum(costs) if costs else None,
-    }

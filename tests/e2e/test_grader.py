@@ -79,6 +79,8 @@ def test_every_kind_of_patch_gets_its_own_verdict(tmp_path: Path) -> None:
     good = verdicts[0]
     assert all(test.passed for test in (*good.fail_to_pass, *good.pass_to_pass))
     assert good.record["pytest"] == "9.0.2"
+    assert {"create", "upload", "collect", "run", "close"} <= set(good.record["phases"])
+    assert sum(good.record["phases"].values()) <= good.record["seconds"] + 0.1
     by_name = {verdict.candidate: verdict for verdict in verdicts}
     # What a candidate adds is shown and not scored.
     assert set(by_name["new_test"].record["own_results"].values()) == {"passed"}
