@@ -9,6 +9,7 @@ import ast
 import json
 import posixpath
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -153,6 +154,8 @@ class _Making:
         self._paths = list(project.paths)
         self._wanted: dict[str, set[str]] = {}
         self._fixtures: dict[str, dict[str, Any]] = {}
+        #: What paths and fixtures are called in the orders.
+        self._keys: defaultdict[str, str] = defaultdict(_word)
 
     def make(self, tests: Collection[Function]) -> Neutral:
         asked: list[Asked] = []
@@ -176,7 +179,7 @@ class _Making:
                 escrowed.add(function)
             if not probe.fixtures and self._plain(function.path):
                 simple.add(function)
-        modules = {path: self._module(path) for path in self._wanted}
+        modules = {self._keys[path]: self._module(path) for path in self._wanted}
         orders = {
             "emit": self._emit, "paths": list(dict.fromkeys(self._paths)), "modules": modules,
             "fixtures": self._fixtures, "probes": sent,
@@ -194,8 +197,8 @@ class _Making:
         self, function: Function, name: str, probe: Probe, row: Row, arguments: dict[str, str]
     ) -> dict[str, Any]:
         return {
-            "module": function.path, "name": name, "text": probe.text, "bound": dict(row.bound),
-            "arguments": arguments,
+            "module": self._keys[function.path], "name": name, "text": probe.text,
+            "bound": dict(row.bound), "arguments": arguments,
         }  # fmt: skip
 
     def _want(self, path: str, names: Collection[str]) -> None:
@@ -240,7 +243,7 @@ class _Making:
             ]  # fmt: skip
             if not found:
                 continue
-            key = f"{place}::{name}"
+            key = self._keys[f"{place}::{name}"]
             if key in around or len(found) > 1:
                 raise Unreachable("a fixture made of itself")
             if key not in self._fixtures:
@@ -249,7 +252,7 @@ class _Making:
                 made = {n: self._fixture(n, place, (*around, key)) for n in names}
                 self._want(place, {name})
                 self._fixtures[key] = {
-                    "module": place, "name": name, "arguments": made, "kept": kept,
+                    "module": self._keys[place], "name": name, "arguments": made, "kept": kept,
                 }  # fmt: skip
             return key
         raise Unreachable("a fixture of a plugin")

@@ -106,7 +106,8 @@ class _Making:
         body = ast.parse(text)
         bound = {name for name in given if name in self._columns}
         rows = tuple(itertools.islice(self._rows(tables, bound), _ROWS))
-        names = needed(body.body[0]) - {self._emit}
+        names = needed(next(n for n in ast.walk(body) if isinstance(n, ast.FunctionDef)))
+        names -= {self._emit}
         for row in rows:
             for _, value in row.bound:
                 names |= needed(ast.parse(value, mode="eval"))
