@@ -271,7 +271,8 @@ def outcome_of(reports: Sequence[wire.Report], *, finished: bool) -> Outcome:
     if not finished or not complete(reports) or any(r.outcome == "failed" for r in reports):
         return "error"
     phases = {report.when: report for report in reports if report.subtest is None}
-    call = phases.get("call", phases["setup"])
+    # No call comes after a set-up that has not passed: what says so does not count.
+    call = phases["call"] if phases["setup"].outcome == "passed" else phases["setup"]
     if call.wasxfail is not None:
         return "xfailed" if call.outcome == "skipped" else "xpassed"
     return call.outcome

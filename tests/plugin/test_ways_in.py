@@ -52,7 +52,7 @@ def run(stage: Stage, provider: FakeProvider, *args: str) -> pytest.RunResult:
 
 def plan(provider: FakeProvider) -> dict[str, Any]:
     """What the agent in the sandbox was told."""
-    (sandbox,) = provider.sandboxes
+    *_, sandbox = provider.sandboxes  # the base's is before it
     told: dict[str, Any] = json.loads(sandbox.files["/control/plan.json"])
     return told
 
