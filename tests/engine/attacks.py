@@ -376,6 +376,18 @@ async def victim() -> None:
         await made.exec(Command(argv=(*made.demote, PYTHON, "-c", source, mark)), tell)
 
 
+async def sealed_files() -> None:
+    make = "import os; os.makedirs('repo/t'); open('repo/t/a.py', 'w').write('x' * 9)"
+    attack = (Path(__file__).parent / "seal_inside.py").read_text()
+    async with sandbox(snapshotable=True) as made:
+        assert (await inner(made, make))[0] == 0
+        base = await made.snapshot()
+    async with sandbox(snapshot=base) as made:
+        assert await made.seal(f"{made.root}/repo", ["t/a.py"]) == ""
+        assert (await inner(made, attack))[0] == 0
+        assert await made.read_file(f"{made.root}/repo/t/a.py", limit=9) == b"x" * 9
+
+
 async def reap() -> None:
     async with LocalProvider(cache_dir=CACHE) as provider:
         await provider.reap(sys.argv[3], None)

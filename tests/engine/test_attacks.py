@@ -40,9 +40,16 @@ CASES = (
     "links_to_the_supervisor",
     "loader_variables",
     "sockets_of_the_host_with_a_network",
+    "sealed_files",
 )
 #: As root these also run as an ordinary user in the fast tier; the soak tier runs all.
-SAMPLE = ("looking_around", "fork_bomb", "one_huge_allocation", "a_tree_that_resists_removal")
+SAMPLE = (
+    "looking_around",
+    "fork_bomb",
+    "one_huge_allocation",
+    "a_tree_that_resists_removal",
+    "sealed_files",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ def shared() -> Iterator[tuple[Path, str]]:
     try:
         folder.chmod(0o755)
         _copy_packages(folder / "lib")
-        for name in ("attacks.py", "probe_inside.py"):
+        for name in ("attacks.py", "probe_inside.py", "seal_inside.py"):
             shutil.copy(HERE / name, folder)
         _open_to_all(folder)
         yield folder, _readable_python(folder) if os.getuid() == 0 else sys.executable
