@@ -3,7 +3,7 @@
 import os
 
 for attack in (
-    lambda: open("repo/t/a.py", "w"),
+    lambda: open("repo/t/a.py", "w"),  # noqa: SIM115
     lambda: os.remove("repo/t/a.py"),
     lambda: os.rename("repo/t", "repo/u"),
     lambda: os.rename("repo", "r"),
