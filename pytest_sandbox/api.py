@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from pytest_sandbox import assemble, baseline, evidence, fallback, inside, plan, reaper, registry
+from pytest_sandbox import (
+    assemble,
+    baseline,
+    evidence,
+    fallback,
+    inside,
+    integrity,
+    plan,
+    reaper,
+    registry,
+)
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.errors import BadInput, ProtocolError
 from pytest_sandbox.patience import checked
@@ -166,7 +176,9 @@ async def _carried_out(run: plan.Run, provider: Provider, on_phase: OnPhase) -> 
     except ProtocolError as error:
         # A statement about the candidate, as much as a failing test.
         result = evidence.broken(recorder, run.name, error)
-    return evidence.settled(result, run.protection, base)
+    result = evidence.settled(result, run.protection, base)
+    found = await integrity.confirmed(run, result, base, provider, host, on_phase=on_phase)
+    return integrity.with_confirmation(result, found)
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ import pytest
 from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
-from pytest_sandbox import inside, items, reaper, split, wire
+from pytest_sandbox import inside, items, reaper, wire
 from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage, bill
 from pytest_sandbox.endings import ending, heeded
@@ -23,6 +23,7 @@ from pytest_sandbox.errors import ProtocolError, SandboxError
 from pytest_sandbox.fallback import first_able
 from pytest_sandbox.feed import Event, Feed
 from pytest_sandbox.findings import Coverage, Finding
+from pytest_sandbox.integrity import execute
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.patience import checked
 from pytest_sandbox.plan import Run
@@ -205,8 +206,8 @@ class Mirror:
         run, make = self._ways[name]
         async with inside.provided(make, self._feed.phase) as provider:
             await checked(provider)
-            await self._verification.ask(run, provider, self._host, self._feed)
-            return await split.execute(run, provider, self._feed, self._host)
+            base = await self._verification.ask(run, provider, self._host, self._feed)
+            return await execute(run, provider, self._feed, self._host, base)
 
     def _tell(self, text: str) -> None:
         self._feed.phase(Phase("create", text, announce=True))

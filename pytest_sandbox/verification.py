@@ -72,19 +72,20 @@ class Verification:
 
     # ------------------------------------------------------------ before the run
 
-    async def ask(self, run: Run, provider: Provider, host: Host, feed: Feed) -> None:
-        """Find out what the base says, where there is a candidate.
+    async def ask(self, run: Run, provider: Provider, host: Host, feed: Feed) -> Baseline | None:
+        """Find out what the base says, where there is a candidate; None where nothing is asked.
 
         Raises:
             SandboxError: as ``baseline.obtain``.
         """
-        if run.protection is not None and not self._config.option.collectonly:
-            feed.know(
-                await baseline.obtain(
-                    run, provider, host,
-                    choose=self._choose, on_phase=feed.phase, on_usage=feed.used,
-                )
-            )  # fmt: skip
+        if run.protection is None or self._config.option.collectonly:
+            return None
+        base = await baseline.obtain(
+            run, provider, host,
+            choose=self._choose, on_phase=feed.phase, on_usage=feed.used,
+        )  # fmt: skip
+        feed.know(base)
+        return base
 
     def _choose(self, tree: Sequence[wire.Collected]) -> Collection[int]:
         """Which tests of the base have to be known: those that the command line leaves.

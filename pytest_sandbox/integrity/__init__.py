@@ -4,6 +4,15 @@ They say whether a verdict can be believed. Knows no provider, no session and no
 """
 
 from pytest_sandbox.integrity.full import Confirmation, Confirmer, Passed
+from pytest_sandbox.integrity.passes import confirmed, execute, with_confirmation
 from pytest_sandbox.integrity.unseen import Unseen
 
-__all__ = ["Confirmation", "Confirmer", "Passed", "Unseen"]
+__all__ = [
+    "Confirmation",
+    "Confirmer",
+    "Passed",
+    "Unseen",
+    "confirmed",
+    "execute",
+    "with_confirmation",
+]

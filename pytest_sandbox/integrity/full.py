@@ -55,7 +55,7 @@ class Confirmation:
 class Passed:
     """A run that passed, as far as it matters here."""
 
-    #: Ids of tests, in an order that is the same for every candidate.
+    #: Ids of tests, in any order.
     tests: Sequence[str]
     #: Those that failed at the base.
     decisive: Collection[str] = ()
@@ -158,11 +158,12 @@ class _Confirming:
     async def confirm(self) -> Confirmation:
         started = monotonic()
         passed = self._passed
+        tests = tuple(sorted(set(passed.tests)))
         self._material = await anyio.to_thread.run_sync(
-            Material.read, self._run, self._trusted, tuple(passed.tests), passed.rootdir
+            Material.read, self._run, self._trusted, tests, passed.rootdir
         )
         decisive = sorted(set(passed.decisive) & set(passed.tests))
-        more = [self._seed, list(passed.tests), decisive, passed.rootdir, passed.unseen.identity()]
+        more = [self._seed, list(tests), decisive, passed.rootdir, passed.unseen.identity()]
         name = key(self._run, self._confirmer.provider, self._trusted, passed.gold, more)
         calibration, made = await self._confirmer.calibration(name, self._calibrate)
         spent = monotonic() - started if made else 0.0
@@ -171,7 +172,7 @@ class _Confirming:
             functions={f: self._material.tests.get(f, []) for f in calibration.functions},
             unsolved=self._unsolved(),
             gold=passed.gold is not None,
-            tests=len(passed.tests),
+            tests=len(tests),
             seed=self._seed,
         )
         found: list[tuple[tuple[Finding, ...], tuple[Coverage, ...]]] = []

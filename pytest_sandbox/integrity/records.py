@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,8 @@ class Calibration:
 def key(run: plan.Run, provider: str, trusted: Tree, gold: Tree | None, more: Sequence[Any]) -> str:
     """All that a calibration depends on."""
     content = [
-        _FORMAT, baseline.key(run, provider), trusted.id, None if gold is None else gold.id,
+        _FORMAT, baseline.key(replace(run, candidate=run.base), provider), trusted.id,
+        None if gold is None else gold.id,
         *more,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
