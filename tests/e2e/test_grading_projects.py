@@ -117,6 +117,7 @@ def said(verdict: Verdict) -> dict[str, object]:
     }
 
 
+@pytest.mark.soak
 def test_a_vendor_s_sandboxes_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").mkdir()
     made = seeded.make(seeded.CALC, tmp_path / "source")
