@@ -105,6 +105,9 @@ def _schema() -> dict[str, Check]:
         ),
         "imports": _struct({"paths": _dict(_list(name, 64), 256)}, {}),
         "start": _struct({"item": index}, {}),
+        "sentinel": _struct(
+            {"item": index, "outcome": _one_of("passed", "failed", "other")}, {}
+        ),
         "phase": _struct({"item": index, "when": _one_of("setup", "call", "teardown")}, {}),
         "report": _struct(
             {"item": index, "when": _one_of("setup", "call", "teardown"),

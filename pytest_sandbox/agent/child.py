@@ -37,8 +37,8 @@ _boot()
 """
 #: The modules of the agent that a worker is made of.
 PARTS = (
-    "boot", "texts", "channel", "hardening", "values", "collection", "reports", "plugin", "worker",
-    "witness",
+    "boot", "texts", "channel", "hardening", "values", "collection", "reports",
+    "sentinels", "plugin", "worker", "witness",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 from .channel import Channel
 from .collection import describe, installed, origins
 from .reports import Reports
+from .sentinels import Sentinels
 from .texts import NAME_LIMIT, short
 from .values import Values, line_number
 
@@ -81,6 +82,7 @@ class Plugin:
         self._items: list[Any] = []  # kept, so that no other object gets the id of one
         self._numbers: dict[int, int] = {}
         self._done: set[int] = set()
+        self._sentinels: Sentinels | None = None
 
     # ------------------------------------------------ configuration
 
@@ -197,6 +199,8 @@ class Plugin:
         if chosen["maxfail"]:
             session.config.option.maxfail = chosen["maxfail"]
         self._numbers = {id(items[number]): number for number in chosen["items"]}
+        if self._plan["hardened"]:
+            self._sentinels = Sentinels(chosen["items"])
         session.items[:] = [items[number] for number in chosen["items"]]
         session.testsfailed += chosen["failed"]
 
@@ -212,11 +216,15 @@ class Plugin:
             yield  # made or repeated by a plugin: part of what is running, or unknown
             return
         self._reports.start(index)
+        if self._sentinels is not None:
+            outcome = self._sentinels.before(index, item)
+            if outcome:
+                self._channel.put("sentinel", item=index, outcome=outcome)
         if self._witness is not None:
             self._witness.begin(index, item)
-        outcome: Any = yield
+        called: Any = yield
         self._reports.finish()
-        if outcome.excinfo is None:
+        if called.excinfo is None:
             self._done.add(index)
             seen = {} if self._witness is None else {"witness": self._witness.end()}
             self._channel.put("finish", item=index, **seen)

@@ -256,6 +256,11 @@ class Progress:
         self._expect(item == self.running and item >= 0, f"{what} of a test that is not running")
         return item
 
+    def _on_sentinel(self, frame: dict[str, Any]) -> None:
+        self._own(frame, "a sentinel")
+        if frame["outcome"] == "passed":
+            raise Nonsense("a test that fails was reported as passed")
+
     def _on_phase(self, frame: dict[str, Any]) -> None:
         self._own(frame, "a phase")
         self._when = frame["when"]

@@ -47,7 +47,7 @@ def worker(load: Callable[..., Any], witness: Any) -> None:
         sys.exit(4)
     import shutil
 
-    parts = load("values", "collection", "reports", "plugin")
+    parts = load("values", "collection", "reports", "sentinels", "plugin")
     plugin = parts.Plugin(plan, channel, lambda: read_line(orders), dump, witness)
     args = [part for name in plan["block"] for part in ("-p", f"no:{name}")]
     sys.argv[1:] = plan["args"]

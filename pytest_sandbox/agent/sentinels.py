@@ -1,0 +1,74 @@
+"""Tests that have to fail, run among the others: who makes failures pass makes these pass too.
+
+Each looks like the test that it is run before, to whoever asks pytest for names and places.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from typing import Any
+
+import _pytest.runner
+import pytest
+from _pytest.assertion import rewrite
+from _pytest.fixtures import FuncFixtureInfo
+
+#: Of them in a session at most; each takes some milliseconds.
+MOST = 8
+_SOURCES = (
+    "def test():\n    found = {0}\n    assert found == {0} + {1}\n",
+    "def test():\n    found = [{0}]\n    assert found[0] < 0, 'not {1}'\n",
+    "def test():\n    raise ValueError({0} + {1})\n",
+)
+# Bound early: what is tested may replace them.
+_urandom, _compile, _parse, _sorted = os.urandom, compile, ast.parse, sorted
+
+
+class Sentinels:
+    """Where they are in a session.
+
+    Args:
+        numbers: of the tests that will run.
+    """
+
+    def __init__(self, numbers: Any) -> None:
+        keyed = _sorted((_urandom(8), number) for number in numbers)
+        self._before = {number for _, number in keyed[:MOST]}
+
+    def before(self, number: int, item: Any) -> str:
+        """What pytest makes of one, run before the test; "" where there is none."""
+        if number not in self._before:
+            return ""
+        self._before.discard(number)
+        try:
+            reports = _pytest.runner.runtestprotocol(_made(item), log=False, nextitem=item)
+            calls = [report for report in reports if report.when == "call"]
+        except Exception:  # noqa: BLE001 - hooks may raise anything
+            return "other"
+        if len(calls) != 1 or hasattr(calls[0], "wasxfail"):
+            return "other"
+        outcome = calls[0].outcome
+        return outcome if outcome in ("passed", "failed") else "other"
+
+
+def _made(item: Any) -> Any:
+    first, second, which = (int.from_bytes(_urandom(3), "big") + 1 for _ in range(3))
+    source = _SOURCES[which % len(_SOURCES)].format(first, second)
+    path = str(getattr(item, "path", None) or item.fspath)
+    tree = _parse(source)
+    rewrite.rewrite_asserts(tree, source.encode(), path, item.config)
+    scope: dict[str, Any] = {"__name__": getattr(getattr(item, "module", None), "__name__", "")}
+    exec(_compile(tree, path, "exec", dont_inherit=True), scope)  # noqa: S102
+    nothing = FuncFixtureInfo(argnames=(), initialnames=(), names_closure=[], name2fixturedefs={})
+    return _Function.from_parent(
+        item.parent, name=item.name, callobj=scope["test"], fixtureinfo=nothing
+    )
+
+
+class _Function(pytest.Function):
+    def setup(self) -> None:
+        # Older pytests look a method up again, by its name.
+        test = self.obj
+        super().setup()
+        self.obj = test
