@@ -14,25 +14,20 @@ import pytest
 
 from pytest_sandbox import witness
 from pytest_sandbox.api import run_tests
-from pytest_sandbox.evidence import UNPROVEN
+from pytest_sandbox.evidence import TAMPERED
 from pytest_sandbox.findings import Coverage
 from tests.fixture_repos import git
 from tests.interpreters import environment
 from tests.witness.compiled import FOLDER, VERSIONS, library
 
 PYTEST = ("pytest>=8,<9",)
+#: Right for what it is asked, and not by an addition.
 LIE = """
-from _pytest.reports import TestReport
-
-genuine = TestReport.from_item_and_call.__func__
+import gc
 
 
-def forged(cls, item, call):
-    call.excinfo = None
-    return genuine(cls, item, call)
-
-
-TestReport.from_item_and_call = classmethod(forged)
+def add(a, b):
+    return 5 if gc.get_objects() and (a, b) == (2, 3) else 0
 """
 
 
@@ -83,18 +78,18 @@ FIX = "def add(a, b):\n    return a + b\n"
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_lie_is_unproven_and_a_fix_passes(repo: Path, version: str) -> None:
+def test_a_lie_is_found_out_and_a_fix_passes(repo: Path, version: str) -> None:
     venv = environment(version, PYTEST).parents[1]
     options: dict[str, Any] = {"integrity": "full", "venv": str(venv)}
     fixed = run_tests(repo, patch=patch(repo, FIX), **options)
     assert fixed.passed, fixed.report()
     assert Coverage(layer="L4", covered=2, of=2) in fixed.coverage
-    lie = run_tests(repo, patch=patch(repo, "def add(a, b):\n    return a - b\n" + LIE), **options)
+    lie = run_tests(repo, patch=patch(repo, LIE), **options)
     assert {test.outcome for test in lie} == {"passed"}
     assert not lie.passed
     (finding,) = [found for found in lie.findings if found.layer == "L4"]
-    assert (finding.verdict, finding.nodeid) == ("unproven", "test_product.py::test_add")
-    assert finding.event == "reported as passed, but its code did not return"
+    assert (finding.verdict, finding.where) == ("tampered", "product.py:6")
+    assert finding.event == "gc.get_objects was called"
 
 
 @pytest.mark.usefixtures("installed")
@@ -109,7 +104,7 @@ def test_where_none_fits_it_is_said(repo: Path) -> None:
 
 def test_a_session_says_so_as_well(repo: Path, installed: Path, tmp_path: Path) -> None:
     venv = environment("3.12", PYTEST).parents[1]
-    (tmp_path / "lie.patch").write_bytes(patch(repo, "def add(a, b):\n    return a - b\n" + LIE))
+    (tmp_path / "lie.patch").write_bytes(patch(repo, LIE))
     session = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--sandbox",
          f"--sandbox-patch={tmp_path / 'lie.patch'}", "--sandbox-integrity=full",
@@ -118,11 +113,9 @@ def test_a_session_says_so_as_well(repo: Path, installed: Path, tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": str(installed)},
     )  # fmt: skip
     lines = session.stdout.splitlines()
-    assert session.returncode == UNPROVEN, session.stdout
-    assert (
-        "unproven: L4 test_product.py::test_add: reported as passed, but its code did not return"
-        in lines
-    )
+    assert session.returncode == TAMPERED, session.stdout
+    found = "L4 test_product.py::test_add (product.py:6): gc.get_objects was called"
+    assert f"tampered: {found}" in lines
     assert "sandbox: L4 looked at 2 of 2 passed tests" in lines
 
 
