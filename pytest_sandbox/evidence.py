@@ -116,13 +116,18 @@ def ended(
     missing = [nodeid for nodeid in left if counts(nodeid)]
     found = []
     for died in deaths:
+        between = died.cause in ("crash", "exit") and died.item is None and died.phase == "run"
+        if between and known.isdisjoint({("crash", "run"), ("exit", "run")}):
+            # What it left on disk, the process in its place may have read.
+            text = "the test process ended between two tests, and another one took its place"
+            found.append(unproven(text, ""))
         if died.cause != "protocol" and not (died.cause == "exit" and died.status == 0):
             continue
         nodeid, where = ("", "") if died.item is None else items[died.item]
         if (died.cause, nodeid or died.phase) in known:
             continue
         # Between two tests, with nothing left to do, nothing was withheld.
-        if counts(nodeid) if nodeid else bool(missing) or died.phase != "run":
+        if counts(nodeid) if nodeid else bool(missing) or died.phase not in ("run", "stop"):
             found.append(_tampered(died.message, nodeid, where))
     if end is not None and end.reason in ("finished", "exit") and end.exitstatus == 0 and missing:
         # What has no result at the base either, has none for a reason of its own.

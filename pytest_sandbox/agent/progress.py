@@ -138,8 +138,9 @@ class Progress:
 
     def tell_death(self, cause: str, text: str, status: int | None) -> None:
         """The worker ended before its session did, or was made to."""
+        over = self.phase == "run" and self.running is None and self.complete
         fields = {"cause": cause, "status": status, "item": self.running, "message": text}
-        self._emit("died", {**fields, "phase": self.phase})
+        self._emit("died", {**fields, "phase": "stop" if over else self.phase})
 
     def fail(self, cause: str, text: str, dump: str = "") -> None:
         """The running test failed, says the supervisor."""

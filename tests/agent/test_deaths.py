@@ -73,7 +73,7 @@ def test_a_crash_is_the_failure_of_one_test(
         # After the last test, whose end is told with what comes next.
         ("def pytest_runtest_logfinish(): os._exit(0)", "run", "finished", 0),
         ("def pytest_sessionfinish(): os._exit(0)", "run", "finished", 0),
-        ("@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(): os._exit(0)", "run",
+        ("@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(): os._exit(0)", "stop",
          "finished", None),
     ],
 )  # fmt: skip
@@ -121,9 +121,9 @@ def test_the_run_has_a_deadline(tmp_path: Path) -> None:
 
 def test_collection_has_a_deadline(tmp_path: Path) -> None:
     files = {"test_it.py": "import time\ntime.sleep(100)\n"}
-    story = run_agent(tmp_path, files, collect_timeout=1.0)
+    story = run_agent(tmp_path, files, collect_timeout=4.0)
     assert story.end.reason == "timeout"
-    assert "collection took more than 1 s" in story.end.message
+    assert "collection took more than 4 s" in story.end.message
     assert "test_it.py" in story.end.message
 
 

@@ -112,8 +112,8 @@ ITEMS = [("a.py::x", "a.py:5"), ("a.py::y", "a.py:9")]
         ("nonsense", [died("protocol", None, 1)], FINISHED, [], ["a.py::y"]),
         ("during collection", [died(item=None, phase="collect")],
          wire.End(n=0, reason="died", exitstatus=None), [], [""]),
-        ("between two tests, others left", [died(item=None)], FINISHED, ["a.py::y"], [""]),
-        ("after the last test", [died(item=None)], FINISHED, [], []),
+        ("after the last test", [died(item=None, phase="stop")], FINISHED, [], []),
+        ("out of memory between two tests", [died("memory", None, None)], FINISHED, [], []),
         ("another status", [died(status=3)], FINISHED, [], []),
         ("a signal", [died("crash", None)], FINISHED, [], []),
         ("out of memory", [died("memory", 0)], FINISHED, [], []),
@@ -132,6 +132,19 @@ def test_ends(name: str, deaths: Any, end: Any, left: list[str], found: list[str
     findings = ended(deaths, end, ITEMS, left, here)
     assert [finding.nodeid for finding in findings] == found
     assert all(finding.verdict == "tampered" and finding.layer == "L3" for finding in findings)
+
+
+def test_ends_between_two_tests() -> None:
+    for here, left, verdicts in (
+        (base("a.py::x"), ["a.py::x"], ["unproven", "tampered"]),
+        (base("a.py::x"), [], ["unproven"]),
+        (base("a.py::x", deaths=(("crash", "run"),)), [], []),
+    ):
+        findings = ended([died(item=None)], FINISHED, ITEMS, left, here)
+        assert [finding.verdict for finding in findings] == verdicts
+    [found] = ended([died("crash", None, None)], FINISHED, ITEMS, [], base("a.py::x"))
+    assert (found.verdict, found.event) == ("unproven", found.event)
+    assert "another one took its place" in found.event
 
 
 def test_what_the_base_does_as_well_is_no_finding() -> None:
