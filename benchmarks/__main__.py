@@ -1,11 +1,11 @@
 """Measures what the plugin costs, as ratios of runs that alternate in one session.
 
     python -m benchmarks [--rounds N] [startup] [suite] [project] [fork] [providers]
-                         [integrity]
+                         [grading] [integrity]
 
 Prints the Markdown tables of the README. Absolute times depend on the machine; each mirrored run
-is compared with the direct runs beside it. For ``providers`` and ``integrity``, which have tables
-of their own, see those modules; ``integrity`` runs only when it is named.
+is compared with the direct runs beside it. For ``providers``, ``grading`` and ``integrity``, which
+have tables of their own, see those modules; ``integrity`` runs only when it is named.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import anyio
 
+from benchmarks.grading import grading
 from benchmarks.integrity import integrity
 from benchmarks.providers import providers
 from pytest_sandbox import shipment
@@ -232,12 +233,12 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="*",
-        help=f"{', '.join([*known, 'providers'])} (default: all of these), integrity",
+        help=f"{', '.join([*known, 'providers', 'grading'])} (default: all of these), integrity",
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    wanted = options.what or [*known, "providers"]
-    if unknown := set(wanted) - {*known, "providers", "integrity"}:
+    wanted = options.what or [*known, "providers", "grading"]
+    if unknown := set(wanted) - {*known, "providers", "grading", "integrity"}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="pytest-sandbox-bench-") as name:
         folder = Path(name)
@@ -254,6 +255,10 @@ def main() -> None:
             own = folder / "providers"
             own.mkdir()
             providers(own, environment(own))
+        if "grading" in wanted:
+            print(f"\n{heading}:\n")
+            own = folder / "grading"
+            grading(own, environment(folder / "graded"), run)
         if "integrity" in wanted:
             print(f"\n{heading}:\n")
             integrity(folder / "integrity")

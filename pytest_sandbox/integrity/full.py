@@ -214,7 +214,10 @@ class _Confirming:
             "the tests are tried in other ways at the base first, once, to know what that tells"
         )
         passed, material = self._passed, self._material
-        durations = passed.durations or {}
+        # Of a test that changes the clock, there is no telling.
+        longest = self._run.limits.run
+        given = passed.durations or {}
+        durations = {n: time if time < longest else 0.0 for n, time in given.items()}
         chosen = tuple(nodeids.draw(
             material.tests, frozenset(passed.decisive), most=MOST,
             seconds=max(_SECONDS, sum(durations.values()) / 2), durations=durations,
@@ -223,8 +226,8 @@ class _Confirming:
         variants: dict[int, tuple[tuple[Place, str], ...]] = {}
         sites: dict[int, tuple[tuple[Site, Status], ...]] = {}
         trees = [self._trusted, *([] if passed.gold is None else [passed.gold])]
-        neutral = material.neutral(chosen)
-        made = material.canaries(chosen, self._unsolved())
+        neutral = await anyio.to_thread.run_sync(material.neutral, chosen)
+        made = await anyio.to_thread.run_sync(material.canaries, chosen, self._unsolved())
 
         async def of(number: int, tree: Tree) -> None:
             outcomes = await self._outcomes(self._of(tree), made)
@@ -268,7 +271,9 @@ class _Confirming:
         seen: list[Mapping[Place, str]] = []
         for _ in range(2):
             # Other names each time.
-            made = self._material.canaries(judge.calibration.functions, judge.unsolved)
+            made = await anyio.to_thread.run_sync(
+                self._material.canaries, judge.calibration.functions, judge.unsolved
+            )
             try:
                 seen.append(await self._outcomes(self._run, made))
             except ProtocolError as error:
@@ -280,7 +285,9 @@ class _Confirming:
     async def _neutral(self, judge: judging.Judge) -> judging.Judged:
         """L6, and once more where runs disagree."""
         seen: list[Mapping[Site, Status]] = []
-        neutral = self._material.neutral(judge.calibration.functions)
+        neutral = await anyio.to_thread.run_sync(
+            self._material.neutral, judge.calibration.functions
+        )
         for _ in range(2):
             try:
                 seen.append(await self._statuses(self._run, neutral))

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from pytest_sandbox.integrity import probes, slices
 from pytest_sandbox.integrity.checks import Check
-from pytest_sandbox.integrity.edits import Source, definitions
+from pytest_sandbox.integrity.edits import Source
 from pytest_sandbox.integrity.nodeids import Function
 from pytest_sandbox.integrity.probes import Probe, Row
 from pytest_sandbox.integrity.slices import Module, Unreachable
@@ -154,6 +154,7 @@ class _Making:
         self._paths = list(project.paths)
         self._wanted: dict[str, set[str]] = {}
         self._fixtures: dict[str, dict[str, Any]] = {}
+        self._simple: dict[str, bool] = {}
         #: What paths and fixtures are called in the orders.
         self._keys: defaultdict[str, str] = defaultdict(_word)
 
@@ -177,7 +178,9 @@ class _Making:
                 sent.append(self._sent(function, name, probe, row, arguments))
             if any(check.escrowed for check in probe.checks):
                 escrowed.add(function)
-            if not probe.fixtures and self._plain(function.path):
+            if function.path not in self._simple:
+                self._simple[function.path] = self._plain(function.path)
+            if not probe.fixtures and self._simple[function.path]:
                 simple.add(function)
         modules = {self._keys[path]: self._module(path) for path in self._wanted}
         orders = {
@@ -188,7 +191,7 @@ class _Making:
 
     def _probe(self, module: Module, function: Function, name: str) -> Probe:
         path = (*function.classes, function.name)
-        found = [one for one in definitions(module.source.tree.body) if one.path == path]
+        found = module.definitions.get(path, [])
         if len(found) != 1:
             raise Unreachable("not one definition")
         return probes.make(module.source, found[0], name, self._emit)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_sandbox.integrity.edits import Source
+from pytest_sandbox.integrity.edits import Definition, Source, definitions
 
 #: Without these, or the neutral run would not be one.
 _RUNNERS: Final = frozenset({"pytest", "_pytest", "py", "hypothesis", "nose"})
@@ -37,6 +37,10 @@ class Module:
             Statement(node, frozenset(_made(node)), frozenset(needed(node)))
             for node in source.tree.body
         ]
+        #: Functions by the names of their classes and their own.
+        self.definitions: dict[tuple[str, ...], list[Definition]] = {}
+        for one in definitions(source.tree.body):
+            self.definitions.setdefault(one.path, []).append(one)
 
     def functions(self) -> Iterator[ast.FunctionDef]:
         """Those of its own level."""
