@@ -31,17 +31,18 @@ def test_nothing():
 """
 
 
-def make(repo: Path) -> Task:
-    """The task in a new repository: one test has to be mended, and one to stay as it is."""
+def make(repo: Path, *, packages: bool = True) -> Task:
+    """The task in a new repository: one test has to be mended, and one to stay as it is.
+
+    Args:
+        packages: whether pytest comes with it, and is set up from there.
+    """
     repo.mkdir()
     (repo / "lib.py").write_text(_LIB)
     (repo / "test_lib.py").write_text(_TESTS)
     (repo / "conftest.py").write_text("")
-    with zipfile.ZipFile(repo / "packages.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in _PACKAGES:
-            for path in metadata.files(name) or ():
-                if path.suffix != ".pyc" and ".." not in path.parts:
-                    archive.write(str(path.locate()), str(path))
+    if packages:
+        _pack(repo / "packages.zip")
     git(repo, "init", "-q", "-b", "main")
     git(repo, "add", "-A")
     git(repo, "commit", "-q", "-m", "Start")
@@ -50,11 +51,19 @@ def make(repo: Path) -> Task:
         source="here",
         repo=str(repo),
         base="HEAD",
-        setup=(_SETUP,),
-        setup_inputs=("packages.zip",),
+        setup=(_SETUP,) if packages else (),
+        setup_inputs=("packages.zip",) if packages else (),
         fail_to_pass=("test_lib.py::test_double",),
         pass_to_pass=("test_lib.py::test_nothing",),
     )
+
+
+def _pack(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in _PACKAGES:
+            for path in metadata.files(name) or ():
+                if path.suffix != ".pyc" and ".." not in path.parts:
+                    archive.write(str(path.locate()), str(path))
 
 
 #: What becomes of a candidate, by its number modulo 3.
