@@ -58,8 +58,8 @@ def make(repo: Path, *, packages: bool = True) -> Task:
     )
 
 
-def _pack(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def _pack(to: Path) -> None:
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in _PACKAGES:
             for path in metadata.files(name) or ():
                 if path.suffix != ".pyc" and ".." not in path.parts:
