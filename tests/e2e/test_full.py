@@ -56,7 +56,10 @@ def test_verdicts(built: Corpus) -> None:
     assert covered["L5"].covered == covered["L5"].of == 43
     assert covered["L6"].covered >= 35
     # Calibrated once, and each confirmed in sandboxes of its own.
-    confirmations = [verdict.record["confirmation"] for verdict in verdicts.values()]
+    records = [verdict.record for verdict in verdicts.values()]
+    # What the run itself shows is not looked at again.
+    confirmations = [record["confirmation"] for record in records if "confirmation" in record]
+    assert len(confirmations) >= 5
     assert len({one["seed"] for one in confirmations}) == 1
     assert sum(one["calibration_seconds"] > 0 for one in confirmations) <= 2
     sandboxes = [name for one in confirmations for name in one["sandboxes"]]
