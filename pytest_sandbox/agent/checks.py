@@ -105,6 +105,7 @@ def _schema() -> dict[str, Check]:
         ),
         "imports": _struct({"paths": _dict(_list(name, 64), 256)}, {}),
         "start": _struct({"item": index}, {}),
+        "foreign": _struct({"name": name}, {}),
         "sentinel": _struct(
             {"item": index, "outcome": _one_of("passed", "failed", "other")}, {}
         ),

@@ -14,7 +14,7 @@ import pytest
 from .channel import Channel
 from .collection import describe, installed, origins
 from .reports import Reports
-from .sentinels import Sentinels
+from .sentinels import Sentinels, foreign
 from .texts import NAME_LIMIT, short
 from .values import Values, line_number
 
@@ -189,6 +189,9 @@ class Plugin:
             put("collected", **frame)
             flush()
         self._tell_origins()
+        strange = foreign(items) if self._plan["hardened"] else ""
+        if strange:
+            put("foreign", name=short(strange, NAME_LIMIT))
         maxfail = session.config.getoption("maxfail", 0) or 0
         put(
             "ready", total=len(items), deselected=self._deselected,
@@ -200,7 +203,7 @@ class Plugin:
             session.config.option.maxfail = chosen["maxfail"]
         self._numbers = {id(items[number]): number for number in chosen["items"]}
         if self._plan["hardened"]:
-            self._sentinels = Sentinels(chosen["items"])
+            self._sentinels = Sentinels({number: items[number] for number in chosen["items"]})
         session.items[:] = [items[number] for number in chosen["items"]]
         session.testsfailed += chosen["failed"]
 

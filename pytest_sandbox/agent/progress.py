@@ -257,6 +257,9 @@ class Progress:
         self._expect(item == self.running and item >= 0, f"{what} of a test that is not running")
         return item
 
+    def _on_foreign(self, frame: dict[str, Any]) -> None:
+        raise Nonsense(f"something else than pytest loaded {frame['name']}")
+
     def _on_sentinel(self, frame: dict[str, Any]) -> None:
         self._own(frame, "a sentinel")
         if frame["outcome"] == "passed":

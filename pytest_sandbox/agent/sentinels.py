@@ -17,32 +17,33 @@ from _pytest.fixtures import FuncFixtureInfo
 #: Of them in a session at most; each takes some milliseconds.
 MOST = 8
 _SOURCES = (
-    "def test():\n    found = {0}\n    assert found == {0} + {1}\n",
-    "def test():\n    found = [{0}]\n    assert found[0] < 0, 'not {1}'\n",
-    "def test():\n    raise ValueError({0} + {1})\n",
+    "def {2}():\n    found = {0}\n    assert found == {0} + {1}\n",
+    "def {2}():\n    found = [{0}]\n    assert found[0] < 0, 'not {1}'\n",
+    "def {2}():\n    raise ValueError({0} + {1})\n",
 )
 # Bound early: what is tested may replace them.
 _urandom, _compile, _parse, _sorted = os.urandom, compile, ast.parse, sorted
+_LOADER = rewrite.AssertionRewritingHook
 
 
 class Sentinels:
-    """Where they are in a session.
+    """Those of a session. All are there before the first test: what goes for all tests meets them.
 
     Args:
-        numbers: of the tests that will run.
+        items: tests by number, in the order in which they will run.
     """
 
-    def __init__(self, numbers: Any) -> None:
-        keyed = _sorted((_urandom(8), number) for number in numbers)
-        self._before = {number for _, number in keyed[:MOST]}
+    def __init__(self, items: Any) -> None:
+        keyed = _sorted((_urandom(8), number) for number in items)
+        self._before = {number: _made(items[number]) for _, number in keyed[:MOST]}
 
     def before(self, number: int, item: Any) -> str:
-        """What pytest makes of one, run before the test; "" where there is none."""
-        if number not in self._before:
+        """What pytest makes of the one before this test; "" where there is none."""
+        sentinel = self._before.pop(number, None)
+        if sentinel is None:
             return ""
-        self._before.discard(number)
         try:
-            reports = _pytest.runner.runtestprotocol(_made(item), log=False, nextitem=item)
+            reports = _pytest.runner.runtestprotocol(sentinel, log=False, nextitem=item)
             calls = [report for report in reports if report.when == "call"]
         except Exception:  # noqa: BLE001 - hooks may raise anything
             return "other"
@@ -52,9 +53,22 @@ class Sentinels:
         return outcome if outcome in ("passed", "failed") else "other"
 
 
+def foreign(items: Any) -> str:
+    """The name of a test module that somebody else than pytest loaded; "" without one."""
+    for module in {item.getparent(pytest.Module): None for item in items}:
+        if type(module) is not pytest.Module or module.config.option.assertmode != "rewrite":
+            continue
+        spec = getattr(module.obj, "__spec__", None)
+        if spec is not None and type(spec.loader) is not _LOADER:
+            return str(module.nodeid)
+    return ""
+
+
 def _made(item: Any) -> Any:
     first, second, which = (int.from_bytes(_urandom(3), "big") + 1 for _ in range(3))
-    source = _SOURCES[which % len(_SOURCES)].format(first, second)
+    name = getattr(item, "originalname", None) or ""
+    name = name if name.isidentifier() else "test"
+    source = _SOURCES[which % len(_SOURCES)].format(first, second, name)
     path = str(getattr(item, "path", None) or item.fspath)
     tree = _parse(source)
     rewrite.rewrite_asserts(tree, source.encode(), path, item.config)
@@ -62,7 +76,7 @@ def _made(item: Any) -> Any:
     exec(_compile(tree, path, "exec", dont_inherit=True), scope)  # noqa: S102
     nothing = FuncFixtureInfo(argnames=(), initialnames=(), names_closure=[], name2fixturedefs={})
     return _Function.from_parent(
-        item.parent, name=item.name, callobj=scope["test"], fixtureinfo=nothing
+        item.parent, name=item.name, callobj=scope[name], fixtureinfo=nothing
     )
 
 
