@@ -72,6 +72,18 @@ class Batch:
         self._in: IO[bytes] = process.stdin
         self._out: IO[bytes] = process.stdout
         self._algorithm: ObjectFormat = algorithm
+        #: Whether answers were asked for and not read to their end.
+        self.busy = False
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._in, self._out):
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass
 
     def stream(self, oids: Iterable[str]) -> Iterator[tuple[str, str, int, Iterator[bytes]]]:
         """(hash, type, size, chunks) of each object in order; chunks must be used up.
@@ -87,11 +99,13 @@ class Batch:
             window = list(itertools.islice(source, _WINDOW))
             if not window:
                 return
+            self.busy = True
             self._in.write(b"".join(oid.encode() + b"\n" for oid in window))
             self._in.flush()
             for oid in window:
                 kind, size = self._head(oid)
                 yield oid, kind, size, self._chunks(oid, kind, size)
+            self.busy = False
 
     def _head(self, oid: str) -> tuple[str, int]:
         head = self._out.readline().split()
@@ -121,7 +135,9 @@ class Batch:
         for _, found, size, chunks in self.stream([oid]):
             if found != kind or size > limit:
                 raise Damaged(f"git object {oid} is a {found} of {size} bytes, not a usable {kind}")
-            return b"".join(chunks)
+            content = b"".join(chunks)
+            self.busy = False
+            return content
         raise Missing(oid)
 
 

@@ -60,6 +60,9 @@ _CONFIG: Final = """\
 \tthreads = 1
 """
 
+#: Processes that wait for somebody who reads objects; starting one takes milliseconds.
+_IDLE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -93,6 +96,8 @@ class Store:
         self._git = git_executable()
         self._lock = threading.Lock()
         self._linked: list[Path] = []
+        self._idle: list[Batch] = []
+        self._generation = 0
         self.path = scratch.make(parent)
         self.git_dir = self.path / "git"
         #: Where git looks for a work tree when it shall find none.
@@ -107,6 +112,7 @@ class Store:
         (self.git_dir / "info/attributes").write_text(_ATTRIBUTES)
 
     def close(self) -> None:
+        self._end_readers()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def link(self, objects: Path) -> None:
@@ -121,6 +127,7 @@ class Store:
                 for path in self._linked
             )
             (self.git_dir / "objects/info/alternates").write_text("".join(lines))
+        self._end_readers()
 
     def environment(self, index: Path | None, work_tree: Path | None) -> dict[str, str]:
         env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -177,7 +184,27 @@ class Store:
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
-        process = subprocess.Popen(
+        """A reader of objects for the block. Those that are through wait for the next."""
+        with self._lock:
+            batch = self._idle.pop() if self._idle else None
+        if batch is None:
+            batch = Batch(self._reader(), self.algorithm)
+        batch.busy = False
+        generation = self._generation
+        try:
+            yield batch
+        finally:
+            with self._lock:
+                # What was started before a link does not look there.
+                fit = not batch.busy and generation == self._generation
+                if fit and len(self._idle) < _IDLE:
+                    self._idle.append(batch)
+                    batch = None
+            if batch is not None:
+                batch.close()
+
+    def _reader(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [self._git, "cat-file", "--batch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -185,17 +212,13 @@ class Store:
             cwd=self.empty,
             env=self.environment(None, None),
         )
-        try:
-            yield Batch(process, self.algorithm)
-        finally:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                try:
-                    if pipe is not None:
-                        pipe.close()
-                except BrokenPipeError:
-                    pass
+
+    def _end_readers(self) -> None:
+        with self._lock:
+            self._generation += 1
+            idle, self._idle = self._idle, []
+        for batch in idle:
+            batch.close()
 
     def sizes(self, oids: Iterable[str]) -> dict[str, int]:
         """Size in bytes of each object.
