@@ -66,7 +66,8 @@ def test_nothing_speaks_against_an_honest_project(project: pypi.Project, tmp_pat
     (tmp_path / "source").mkdir()
     result, found = asyncio.run(confirmed(project.make(tmp_path / "source"), project))
     assert found.findings == ()
-    canaries, neutral = found.coverage
+    witness, canaries, neutral = found.coverage
+    assert (witness.layer, witness.covered) == ("L4", 0)
     print(json.dumps([project.name, len(result.tests), canaries.covered, neutral.covered,
                       canaries.note, neutral.note, found.seconds, found.calibration,
                       sum(test.duration for test in result)]))  # fmt: skip
