@@ -180,7 +180,8 @@ class Verification:
     def report(self, item: RemoteItem, frame: wire.Report) -> pytest.TestReport:
         """The local report of one phase; a failing one where the base's says otherwise."""
         base, protection = self._known, self._protection
-        if base is not None and protection is not None and frame.subtest is None:
+        ran = frame.when == "teardown" or frame.subtest is not None
+        if base is not None and protection is not None and not ran:
             outcome = frame.outcome if frame.wasxfail is None else f"x{frame.outcome}"
             words = {"xskipped": "xfailed"}
             text = evidence.unran(base, protection, item.nodeid, words.get(outcome, outcome))

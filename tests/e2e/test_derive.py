@@ -129,6 +129,7 @@ def test_what_cannot_be_derived_is_said_and_nothing_is_written(stage: Path) -> N
         assert (tasks / f"{name}.toml").read_text() == text
 
 
+@pytest.mark.soak
 def test_with_xdist(stage: Path) -> None:
     """Each process writes its own files, and what they found is told at the end."""
     (stage / "tasks" / "more.toml").write_text(TASK)

@@ -33,7 +33,15 @@ def test_one_project_on_every_pytest(python: str, version: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["as released", "damaged"])
-@pytest.mark.parametrize("project", [pypi.ITSDANGEROUS, pypi.BOLTONS, pypi.MORE_ITERTOOLS], ids=str)
+@pytest.mark.parametrize(
+    "project",
+    [
+        pypi.ITSDANGEROUS,
+        pytest.param(pypi.BOLTONS, marks=pytest.mark.soak),
+        pytest.param(pypi.MORE_ITERTOOLS, marks=pytest.mark.soak),
+    ],
+    ids=str,
+)
 def test_projects_from_pypi(project: pypi.Project, damaged: bool, tmp_path: Path) -> None:
     version = "pytest==9.0.2" if project.admits("9.0.2") else "pytest==8.4.2"
     runs = comparison.project(project, damaged, "3.12", version, tmp_path)

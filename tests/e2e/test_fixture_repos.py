@@ -105,7 +105,10 @@ def test_the_repository_is_always_the_same(name: str, tmp_path: Path) -> None:
     assert heads[0] == heads[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in ("calc", "hookheavy") else pytest.mark.soak) for n in NAMES],
+)
 def test_direct_runs(name: str, tmp_path: Path) -> None:
     fixture = fixture_repos.load(name)
     expected = fixture.expected

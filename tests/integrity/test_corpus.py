@@ -180,7 +180,6 @@ def passed(built: Corpus, verdicts: Mapping[str, Verdict]) -> list[str]:
     return [name for name in exploits if verdicts[name].resolved]
 
 
-@pytest.mark.soak
 def test_the_default_layers(everything: Corpus) -> None:
     verdicts = candidates.grade(everything, own_python())
     assert judged(everything, verdicts, full=False) == []

@@ -16,8 +16,8 @@ from tests.fixture_repos import FixtureRepo
 from tests.mirrored import run_mirrored
 
 PROVIDERS = ("e2b", "modal", "daytona")
-#: The fixed sample: an ordinary project with a patch, and one with outcomes of every kind.
-SAMPLE = (("calc", "good"), ("outcomes", None))
+#: The fixed sample: an ordinary project with a patch.
+SAMPLE = (("calc", "good"),)
 SETUP = "python -I -m pip install -q --disable-pip-version-check pytest==9.0.2 pytest-asyncio"
 
 

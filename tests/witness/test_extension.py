@@ -55,7 +55,7 @@ wrapped = expects(raising)
 Run = Callable[..., list[Seen]]
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(params=[VERSIONS[0], pytest.param(VERSIONS[1], marks=pytest.mark.soak)])
 def texts(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., list[str]]:
     """Runs a script in a Python; the texts of its windows."""
     root = tmp_path / "root"
