@@ -13,10 +13,16 @@ _write, _read, _getpid, _exit = os.write, os.read, os.getpid, os._exit
 
 
 class Channel:
-    """Sends frames to the supervisor: gathered, and written where it matters."""
+    """Sends frames to the supervisor: gathered, and written where it matters.
 
-    def __init__(self, fd: int, text_limit: int) -> None:
+    Args:
+        mark: begins each line, before its number: whoever only finds the pipe does not know it.
+    """
+
+    def __init__(self, fd: int, text_limit: int, mark: str) -> None:
         self._fd = fd
+        self._mark = mark
+        self._count = 0
         self.pid = _getpid()
         self._lines: list[str] = []
         self._text_limit = text_limit
@@ -27,7 +33,9 @@ class Channel:
     def put(self, kind: str, **fields: Any) -> None:
         if not self._ours():
             return  # a test forked, and its child came back here
-        self._lines.append(frame_line({"kind": kind, **fields}, self._text_limit))
+        line = frame_line({"kind": kind, **fields}, self._text_limit)
+        self._lines.append(f"{self._mark} {self._count} {line}")
+        self._count += 1
 
     def flush(self) -> None:
         if not self._lines or not self._ours():

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 from typing import Any, Iterator
 
 from . import plan as plans
+from .ends import Nonsense
 from .procfs import descendants, own_pid
 from .tail import Tail, stacks
 from .texts import LINE_LIMIT, dumps
@@ -98,7 +99,9 @@ class Child:
         selector.register(self._stdin, selectors.EVENT_WRITE, "stdin")
         selector.register(self._stdout, selectors.EVENT_READ, "stdout")
         selector.register(self._stderr, selectors.EVENT_READ, "stderr")
-        orders = {key: plan[key] for key in plans.FOR_WORKER}
+        self._mark = os.urandom(8).hex()
+        self._count = 0
+        orders = {"mark": self._mark, **{key: plan[key] for key in plans.FOR_WORKER}}
         self._outbox = bytearray(source + secret(plan, number) + dumps(orders).encode() + b"\n")
         self._inbox = bytearray()
         self._demoted = bool(plan["demote"])
@@ -153,6 +156,18 @@ class Child:
             lines.append(bytes(self._inbox))
             self._inbox.clear()
         return len(data), lines
+
+    def genuine(self, line: bytes) -> bytes:
+        """What the worker says in a line.
+
+        Raises:
+            Nonsense: somebody else wrote it, or left one out.
+        """
+        head = f"{self._mark} {self._count} ".encode("ascii")
+        if not line.startswith(head):
+            raise Nonsense(f"a line without its mark and number: {line[:200]!r}")
+        self._count += 1
+        return line[len(head) :]
 
     def output(self) -> Iterator[bytes]:
         """Take what is in the pipe of the tests' output, within limits."""

@@ -167,8 +167,6 @@ class Progress:
         Raises:
             Nonsense: no worker sends that, or not now.
         """
-        if self.session is not None:
-            return  # its session is over: nothing it says counts any more
         kind, frame = self._gate.frame(line)
         getattr(self, "_on_" + kind)(frame)
 

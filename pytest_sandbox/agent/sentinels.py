@@ -84,12 +84,12 @@ def _like(item: Any) -> Any:
     scope: dict[str, Any] = {"__name__": getattr(getattr(item, "module", None), "__name__", "")}
     exec(_compile(tree, path, "exec", dont_inherit=True), scope)  # noqa: S102
     nothing = FuncFixtureInfo(argnames=(), initialnames=(), names_closure=[], name2fixturedefs={})
-    return _Function.from_parent(
+    return Function.from_parent(
         item.parent, name=item.name, callobj=scope[name], fixtureinfo=nothing
     )
 
 
-class _Function(pytest.Function):
+class Function(pytest.Function):
     def setup(self) -> None:
         # Older pytests look a method up again, by its name.
         test = self.obj

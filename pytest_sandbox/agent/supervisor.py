@@ -161,7 +161,8 @@ class Supervisor:
         """Take what the worker says; the number of bytes."""
         size, lines = worker.lines()
         for line in lines:
-            self._progress.take(line)
+            if self._progress.session is None:  # later nothing it says counts any more
+                self._progress.take(worker.genuine(line))
         return size
 
     def _outputs(self, worker: Child) -> int:

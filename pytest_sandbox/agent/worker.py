@@ -29,7 +29,7 @@ def worker(load: Callable[..., Any], witness: Any) -> None:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    channel = Channel(frames, plan["text_limit"])
+    channel = Channel(frames, plan["text_limit"], plan["mark"])
     if hasattr(gc, "freeze"):
         # The first to be registered is the last to run, after what the tests have registered.
         atexit.register(_leave_quickly, channel.pid)

@@ -349,19 +349,16 @@ def test_a_forked_child_that_comes_back_says_nothing(tmp_path: Path) -> None:
     assert story.end.exitstatus == 0
 
 
+#: Finds what only the agent knows, so that a lie gets past its mark and number.
 FIND_CHANNEL = """
-    import os, json, stat
-    def channel():
-        for fd in sorted(map(int, os.listdir("/proc/self/fd")), reverse=True):
-            try:
-                if stat.S_ISFIFO(os.fstat(fd).st_mode) and os.get_inheritable(fd) is False:
-                    flags = open(f"/proc/self/fdinfo/{fd}").read().split("flags:")[1].split()[0]
-                    if int(flags, 8) & 3 == 1 and os.readlink(f"/proc/self/fd/{fd}") != os.readlink(
-                        "/proc/self/fd/2"
-                    ):
-                        return fd
-            except OSError:
-                pass
+    import gc, os
+    def say(data, marked=True):
+        (found,) = [o for o in gc.get_objects() if type(o).__name__ == "Channel"]
+        if marked:
+            data = f"{found._mark} {found._count} ".encode() + data
+            found._count += 1
+        while data:
+            data = data[os.write(found._fd, data):]
 """
 
 LIES = [
@@ -392,16 +389,12 @@ def test_a_lie_is_a_death(tmp_path: Path) -> None:
     files = {
         "channel.py": FIND_CHANNEL,
         "test_it.py": f"""
-            import os, time
+            import time
             import pytest
-            from channel import channel
+            from channel import say
             @pytest.mark.parametrize("number", range({len(LIES)}))
             def test_lie(number):
-                data = open(f"{tmp_path}/{{number}}", "rb").read()
-                fd = channel()
-                assert fd is not None
-                while data:
-                    data = data[os.write(fd, data):]
+                say(open(f"{tmp_path}/{{number}}", "rb").read())
                 time.sleep(100)
             def test_other(): pass
         """,
@@ -419,10 +412,9 @@ def test_a_faked_session_end_does_not_count_for_tests_not_run(tmp_path: Path) ->
         "channel.py": FIND_CHANNEL,
         "test_it.py": """
             import os
-            from channel import channel
+            from channel import say
             def test_lie():
-                end = '{"kind":"session","exitstatus":0,"exit":null,"refused":""}'
-                os.write(channel(), end.encode() + b"\\n")
+                say(b'{"kind":"session","exitstatus":0,"exit":null,"refused":""}\\n')
                 os._exit(0)
             def test_other(): pass
         """,
@@ -430,6 +422,23 @@ def test_a_faked_session_end_does_not_count_for_tests_not_run(tmp_path: Path) ->
     story = run_agent(tmp_path, files)
     assert story.end.exitstatus == 0
     assert story.finished == []  # the host fails what has no result
+
+
+def test_frames_without_a_mark_are_a_death(tmp_path: Path) -> None:
+    files = {
+        "channel.py": FIND_CHANNEL,
+        "test_it.py": """
+            import time
+            from channel import say
+            def test_lie():
+                say(b'{"kind":"finish","item":0}\\n', marked=False)
+                time.sleep(100)
+            def test_other(): pass
+        """,
+    }
+    story = run_agent(tmp_path, files)
+    assert story.outcomes == {"test_lie": ".F[protocol]", "test_other": "..."}
+    assert "without its mark and number" in message(story, "test_lie")
 
 
 def test_closing_descriptors_is_survived_or_named(tmp_path: Path) -> None:
