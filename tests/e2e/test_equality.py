@@ -20,7 +20,15 @@ def patches(name: str) -> list[str | None]:
     return [None if patch == "none" else patch for patch in usable]
 
 
-@pytest.mark.parametrize(("name", "patch"), [(n, p) for n in FIXTURES for p in (None, "good")])
+@pytest.mark.parametrize(
+    ("name", "patch"),
+    [
+        # The fixed sample: all with a candidate, and without one what has outcomes of every kind.
+        pytest.param(n, p, marks=() if p or n == "outcomes" else pytest.mark.soak)
+        for n in FIXTURES
+        for p in (None, "good")
+    ],
+)
 def test_fixture_repositories(name: str, patch: str | None, tmp_path: Path) -> None:
     runs = comparison.fixture(name, patch, "3.12", "pytest==9.0.2", tmp_path)
     same(runs.direct, runs.mirrored)
