@@ -98,6 +98,7 @@ class Store:
         self._linked: list[Path] = []
         self._idle: list[Batch] = []
         self._generation = 0
+        self._closed = False
         self.path = scratch.make(parent)
         self.git_dir = self.path / "git"
         #: Where git looks for a work tree when it shall find none.
@@ -112,6 +113,7 @@ class Store:
         (self.git_dir / "info/attributes").write_text(_ATTRIBUTES)
 
     def close(self) -> None:
+        self._closed = True
         self._end_readers()
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -196,7 +198,7 @@ class Store:
         finally:
             with self._lock:
                 # What was started before a link does not look there.
-                fit = not batch.busy and generation == self._generation
+                fit = not batch.busy and generation == self._generation and not self._closed
                 if fit and len(self._idle) < _IDLE:
                     self._idle.append(batch)
                     batch = None

@@ -98,8 +98,9 @@ def test_cancelling_ends_what_it_began_and_gives_the_place_back(repo: Path) -> N
         provider = Counted(hang=True)
         async with Grader(provider, workers=1) as grader:
             first = asyncio.ensure_future(grader.grade(task(repo), patch(1)))
-            twin = asyncio.ensure_future(grader.grade(task(repo), patch(1)))
             await until(lambda: len(provider.open) == 1)
+            # Not before: whoever comes first is who runs it, and planning is done in threads.
+            twin = asyncio.ensure_future(grader.grade(task(repo), patch(1)))
             waiting = asyncio.ensure_future(grader.grade(task(repo), patch(2)))
             first.cancel()
             await asyncio.wait([first])
