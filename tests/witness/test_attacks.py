@@ -341,27 +341,20 @@ ATTACKS = {
     ),
     "the channel is written to": (
         """
-        import json, os
-        import _pytest.runner
+        import gc, json, os
         from _pytest.python import Function
         def runtest(self):
             if self.name != "test_add":
                 return genuine(self)
-            for fd in range(900, 1020):
-                try:
-                    os.fstat(fd)
-                except OSError:
-                    continue
-                lines = [
-                    {"kind": "report", "item": 0, "when": when, "outcome": "passed",
-                     "duration": 0.0, "start": 0.0, "stop": 0.0}
-                    for when in ("call", "teardown")
-                ] + [{"kind": "finish", "item": 0}]
-                if self.name == "test_add" and open(f"/proc/self/fdinfo/{fd}").read()[:20]:
-                    try:
-                        os.write(fd, "".join(json.dumps(line) + "\\n" for line in lines).encode())
-                    except OSError:
-                        continue
+            (channel,) = [o for o in gc.get_objects() if type(o).__name__ == "Channel"]
+            lines = [
+                {"kind": "report", "item": 0, "when": when, "outcome": "passed",
+                 "duration": 0.0, "start": 0.0, "stop": 0.0}
+                for when in ("call", "teardown")
+            ] + [{"kind": "finish", "item": 0}]
+            for count, line in enumerate(lines, channel._count):
+                text = f"{channel._mark} {count} {json.dumps(line)}\\n"
+                os.write(channel._fd, text.encode())
             import time
             time.sleep(1)
             os._exit(0)
