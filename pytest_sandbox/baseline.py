@@ -13,14 +13,13 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 import msgspec
 
-from pytest_sandbox import inside, plan, wire
+from pytest_sandbox import __version__, inside, plan, wire
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.errors import ProtocolError
 from pytest_sandbox.provider import Provider
@@ -192,7 +191,7 @@ def key(base: plan.Run, provider: str) -> str:
     environment, limits = base.environment, base.limits
     venv = environment.venv
     content = [
-        _FORMAT, version("pytest-sandbox"), provider, base.base.id, base.candidate.id,
+        _FORMAT, __version__, provider, base.base.id, base.candidate.id,
         environment.key,
         environment.interpreter.identity, [] if venv is None else _state(venv.path),
         base.protection is not None, list(base.args), base.cwd, list(base.build),

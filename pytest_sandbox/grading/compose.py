@@ -31,26 +31,29 @@ class Unfit(Exception):
 class Composed:
     """What is run, and how it came about."""
 
-    base: Tree
     protection: Protection
     #: "strict", or the tolerance the candidate took.
     applied: str
 
 
 def compose(
-    workspace: Workspace, task: Task, candidate: Candidate, *, unprotect: Sequence[str] = ()
+    workspace: Workspace,
+    task: Task,
+    candidate: Candidate,
+    base: Tree,
+    trusted: Tree,
+    *,
+    unprotect: Sequence[str] = (),
 ) -> Composed:
     """The candidate on its base, with the task's tests.
 
     Args:
+        trusted: the base with the task's tests.
         unprotect: globs of files that are run as the candidate has them after all.
 
     Raises:
         Unfit: nothing can be run; with the outcome.
-        BadInput: the repository does not have the base.
     """
-    base = workspace.commit(task.base)
-    expected = with_tests(workspace, task, base)
     if candidate.patch is None or not candidate.patch.strip():
         raise Unfit("empty", "there is no patch")
     try:
@@ -58,12 +61,12 @@ def compose(
     except PatchError as error:
         raise Unfit(error.outcome, str(error)) from error
     made = protect(
-        workspace, base, applied[0], trusted=expected,
+        workspace, base, applied[0], trusted=trusted,
         restore=(*task.restore, *map(glob.escape, set(_deciding(task)))), unprotect=unprotect,
     )  # fmt: skip
-    if made.scored.id == expected.id:
+    if made.scored.id == trusted.id:
         raise Unfit("empty", f"nothing that is run is changed by it: {_instead(made)}")
-    return Composed(base, made, applied[1])
+    return Composed(made, applied[1])
 
 
 def _deciding(task: Task) -> Iterator[str]:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -21,7 +20,7 @@ import anyio
 import anyio.to_thread
 import platformdirs
 
-from pytest_sandbox import assemble, inside, plan, registry
+from pytest_sandbox import __version__, assemble, inside, plan, registry
 from pytest_sandbox.consumer import Phase
 from pytest_sandbox.durations import Durations
 from pytest_sandbox.errors import (
@@ -183,7 +182,7 @@ class Grader:
             "tree": run.candidate.id,
             "environment": run.environment.key,
             "provider": self._provider.name,
-            "plugin": version("pytest-sandbox"),
+            "plugin": __version__,
             "restored": list(composed.protection.restored),
             "dropped": [list(pair) for pair in composed.protection.dropped],
             "kept": list(composed.protection.kept),

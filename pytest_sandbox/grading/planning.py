@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from pytest_sandbox import assemble, plan
+from pytest_sandbox import __version__, assemble, plan
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.grading.compose import Composed, Unfit, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
@@ -22,6 +21,18 @@ from pytest_sandbox.workspace import Tree, Workspace
 
 #: Part of every key: verdicts that an older version gave are not reused.
 _FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What all candidates of a task have in common."""
+
+    base: Tree
+    #: The base with the task's tests.
+    trusted: Tree
+    #: The run of ``trusted``.
+    run: plan.Run
+    unprotect: Sequence[str]
 
 
 class Planner:
@@ -45,6 +56,7 @@ class Planner:
         self._repositories = repositories
         self._provider = provider
         self._options = options
+        self._grounds: dict[tuple[str, str | None], _Ground] = {}
 
     def candidate(self, task: Task, candidate: Candidate) -> tuple[plan.Run, Composed]:
         """The run of a candidate, as it is graded.
@@ -53,12 +65,28 @@ class Planner:
             Unfit: there is nothing to run, with the outcome.
             BadInput: the task cannot be run.
         """
-        workspace = self._repositories.workspace(task.repo, task.base)
-        resolve = assemble.resolver(lambda name: self._options.get(name), {}, {})
-        unprotect = resolve({})["unprotect"]
-        made = compose(workspace, task, candidate, unprotect=unprotect)
-        run = self._made(workspace, task, lambda base: made.protection)
-        return replace(run, name=f"{candidate.name} for {task.id}"), made
+        ground = self._ground(task)
+        made = compose(
+            ground.run.workspace, task, candidate, ground.base, ground.trusted,
+            unprotect=ground.unprotect,
+        )  # fmt: skip
+        run = replace(
+            ground.run, name=f"{candidate.name} for {task.id}", candidate=made.protection.scored,
+            protection=made.protection,
+        )  # fmt: skip
+        return run, made
+
+    def _ground(self, task: Task) -> _Ground:
+        """Found out once a task: a branch that moves meanwhile does not move its candidates."""
+        name = (task.repo, identity(task, None)["task"])
+        if name not in self._grounds:
+            workspace = self._repositories.workspace(task.repo, task.base)
+            resolve = assemble.resolver(lambda name: self._options.get(name), {}, {})
+            base = workspace.commit(task.base)
+            trusted = with_tests(workspace, task, base)
+            run = self._made(workspace, task, Protection(tree=trusted, scored=trusted))
+            self._grounds[name] = _Ground(base, trusted, run, resolve({})["unprotect"])
+        return self._grounds[name]
 
     def trusted(self, task: Task) -> tuple[Tree, Tree | None]:
         """The base with the task's tests, and that with its gold patch, where it can be had.
@@ -66,15 +94,15 @@ class Planner:
         Raises:
             Unfit, BadInput: the task cannot be run.
         """
-        workspace = self._repositories.workspace(task.repo, task.base)
-        tree = with_tests(workspace, task, workspace.commit(task.base))
+        ground = self._ground(task)
         if task.gold is None:
-            return tree, None
+            return ground.trusted, None
         gold = Candidate(task_id=task.id, name="gold", patch=task.gold, source=task.source)
         try:
-            return tree, compose(workspace, task, gold).protection.scored
+            run, _ = self.candidate(task, gold)
         except Unfit:
-            return tree, None
+            return ground.trusted, None
+        return ground.trusted, run.candidate
 
     def base(self, task: Task, *, tests: bool) -> plan.Run:
         """The run of the base as it is, or with the task's test patch.
@@ -82,16 +110,12 @@ class Planner:
         Raises:
             Unfit, BadInput: the task cannot be run.
         """
-        workspace = self._repositories.workspace(task.repo, task.base)
-        tree = workspace.commit(task.base)
-        if tests:
-            tree = with_tests(workspace, task, tree)
-        run = self._made(workspace, task, lambda base: tree)
-        return replace(run, name=f"base{' with tests' if tests else ''} of {task.id}")
+        ground = self._ground(task)
+        tree = ground.trusted if tests else ground.base
+        name = f"base{' with tests' if tests else ''} of {task.id}"
+        return replace(ground.run, name=name, candidate=tree, protection=None, witness={})
 
-    def _made(
-        self, workspace: Workspace, task: Task, compose: Callable[[Tree], Tree | Protection]
-    ) -> plan.Run:
+    def _made(self, workspace: Workspace, task: Task, made: Protection) -> plan.Run:
         options = {**self._options, **_options(task)}
         run, _ = assemble.make_run(
             workspace,
@@ -100,7 +124,7 @@ class Planner:
             patch=None,
             base=task.base,
             read_ini=False,
-            compose=compose,
+            compose=lambda base: made,
             provider=self._provider.name,
             args=task.args,
         )
@@ -138,7 +162,7 @@ def _options(task: Task) -> dict[str, Any]:
 def key(task: Task, run: plan.Run) -> str:
     """All that a verdict depends on, and no name of anybody's."""
     content = [
-        _FORMAT, version("pytest-sandbox"), run.base.id, run.candidate.id, run.environment.key,
+        _FORMAT, __version__, run.base.id, run.candidate.id, run.environment.key,
         run.integrity, str(run.environment.interpreter.path), list(run.args), list(run.build),
         sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
         run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),

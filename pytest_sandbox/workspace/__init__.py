@@ -25,6 +25,7 @@ from pytest_sandbox.workspace.gitobjects import Entry as Entry
 from pytest_sandbox.workspace.gitstore import Store
 from pytest_sandbox.workspace.gitstore import git_executable as git_executable
 from pytest_sandbox.workspace.patches import Tolerance as Tolerance
+from pytest_sandbox.workspace.spool import Spool
 
 History = Literal["none", "tag", "full"]
 
@@ -68,6 +69,8 @@ class Workspace:
         self._lock = threading.Lock()
         self._have_references = False
         self._resolved: dict[str, str] = {}
+        self._tagged: dict[str, list[history.Tag]] = {}
+        self._archives = Spool(store.path)
 
     @classmethod
     def open(cls, path: Path, *, untrusted: bool = False, exact: bool = False) -> Workspace:
@@ -291,8 +294,10 @@ class Workspace:
     def _tags(self, tree: Tree) -> list[history.Tag]:
         if tree.commit is None:
             return []
-        self._references()
-        return history.nearest_tags(self._store, tree.commit)
+        if tree.commit not in self._tagged:
+            self._references()
+            self._tagged[tree.commit] = history.nearest_tags(self._store, tree.commit)
+        return self._tagged[tree.commit]
 
     def archive(
         self, tree: Tree, *, history: History = "tag", replacing: Collection[bytes] = ()
@@ -303,7 +308,9 @@ class Workspace:
         "full": everything the commit can reach. A plain folder has no ``.git`` either way.
         ``replacing`` names the files of an older tree: those that are gone are to be deleted.
         """
-        return gather(self._archive(tree, history, replacing))
+        key = (tree.id, tree.commit, history, frozenset(replacing))
+        # Candidates on one base begin with the same.
+        return self._archives.stream(key, lambda: gather(self._archive(tree, history, replacing)))
 
     def _archive(self, tree: Tree, kind: History, replacing: Collection[bytes]) -> Iterator[bytes]:
         store = self._store

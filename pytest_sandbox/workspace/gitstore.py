@@ -61,7 +61,7 @@ _CONFIG: Final = """\
 """
 
 #: Processes that wait for somebody who reads objects; starting one takes milliseconds.
-_IDLE = 2
+_IDLE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,9 @@ class Store:
     def __init__(self, algorithm: ObjectFormat = "sha1", parent: Path | None = None) -> None:
         self.algorithm: ObjectFormat = algorithm
         self._git = git_executable()
+        self._environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+        }
         self._lock = threading.Lock()
         self._linked: list[Path] = []
         self._idle: list[Batch] = []
@@ -132,8 +135,7 @@ class Store:
         self._end_readers()
 
     def environment(self, index: Path | None, work_tree: Path | None) -> dict[str, str]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        return env | {
+        return self._environ | {
             "GIT_DIR": str(self.git_dir),
             "GIT_WORK_TREE": str(work_tree or self.empty),
             "GIT_INDEX_FILE": str(index or self.path / "no-index"),

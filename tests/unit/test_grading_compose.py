@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.grading.compose import Composed, Unfit, compose
+from pytest_sandbox.grading.compose import Composed, Unfit, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
 from pytest_sandbox.workspace import Workspace
 from tests.unit.gitrepo import Repo
@@ -47,7 +47,9 @@ def composed(tmp_path: Path) -> Compose:
         task = Task(id="t", source="t.toml", repo=str(repo.path), base="HEAD", **of_task)
         candidate = Candidate(task_id="t", name="c", patch=patch.encode(), source="")
         with Workspace.open(repo.path) as workspace:
-            return compose(workspace, task, candidate, unprotect=unprotect)
+            base = workspace.commit("HEAD")
+            trusted = with_tests(workspace, task, base)
+            return compose(workspace, task, candidate, base, trusted, unprotect=unprotect)
 
     return make
 

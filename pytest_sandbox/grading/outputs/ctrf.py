@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, Final, Literal
 
+from pytest_sandbox import __version__
 from pytest_sandbox.findings import Finding
 from pytest_sandbox.grading.model import TestVerdict, Verdict
 from pytest_sandbox.wire import printable
@@ -36,7 +36,7 @@ def document(verdicts: Sequence[Verdict], *, start: float, stop: float) -> dict[
         "reportId": str(uuid.uuid4()),
         "generatedBy": "pytest-sandbox",
         "results": {
-            "tool": {"name": "pytest-sandbox", "version": version("pytest-sandbox")},
+            "tool": {"name": "pytest-sandbox", "version": __version__},
             "summary": {
                 "tests": len(tests),
                 **counts,
