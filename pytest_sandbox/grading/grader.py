@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -33,11 +32,12 @@ from pytest_sandbox.errors import (
 )
 from pytest_sandbox.evidence import contradiction, witnessed
 from pytest_sandbox.grading import logs, planning
+from pytest_sandbox.grading.asides import Asides
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.closer import Closer
 from pytest_sandbox.grading.compose import Unfit
 from pytest_sandbox.grading.derivation import Derived, derive
-from pytest_sandbox.grading.model import Candidate, Observed, Status, Task, Verdict
+from pytest_sandbox.grading.model import Candidate, Observed, Task, Verdict
 from pytest_sandbox.grading.planning import Planner
 from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.grading.runs import Runs
@@ -50,9 +50,6 @@ T = TypeVar("T")
 
 #: Times that base and gold are run to see which tests are flaky.
 REPEATS: Final = 3
-
-#: Files that pytest looks for tests in, by its default.
-_TEST_FILE = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
 
 
 class Grader:
@@ -101,6 +98,7 @@ class Grader:
         self._provider: Provider
         self._planner: Planner
         self._runs: Runs
+        self._asides: Asides
         self._closer: Closer
 
     async def __aenter__(self) -> Self:
@@ -122,6 +120,7 @@ class Grader:
                 budget=self._budget,
                 on_phase=self._on_phase,
             )
+            self._asides = Asides(self._planner, self._runs, self._turns, self._budget)
             self._closer = Closer(
                 self._planner, self._provider, assemble.host(),
                 retries=self._retries, budget=self._budget, on_phase=self._on_phase,
@@ -190,13 +189,13 @@ class Grader:
             "own_tests": list(composed.protection.own_tests),
         }
         verdict = await self._once(key, task, candidate, run)
-        record["own_results"] = await self._own_tests(task, verdict, run)
-        return replace(
+        verdict = replace(
             verdict,
             candidate=candidate.name,
             applied=composed.applied,
             record={**verdict.record, **record},
         )
+        return await self._asides.told(task, candidate, verdict, run)
 
     async def _once(self, key: str, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         """The verdict for what is run: known, being found out by somebody else, or found out."""
@@ -231,29 +230,6 @@ class Grader:
             runs.append(await self._ran(task, candidate, run))
         verdict = settled(runs)
         return replace(verdict, record={**verdict.record, "runs": len(runs)})
-
-    async def _own_tests(self, task: Task, verdict: Verdict, run: plan.Run) -> dict[str, Status]:
-        """What tests say that the candidate brought; that is no part of the verdict.
-
-        They run apart: in the same process, they could mend the code for the task's tests.
-        """
-        made = run.protection
-        files = () if made is None else tuple(p for p in made.own_tests if _TEST_FILE.search(p))
-        if (
-            task.unsupported is not None
-            or made is None
-            or not files
-            or not verdict.scored
-            or self._budget.spent
-        ):
-            return {}
-        alone = replace(run, candidate=made.tree, args=files, name=f"own tests of {run.name}")
-        try:
-            async with self._turns.turn(task.id, None):
-                result, _ = await self._runs.run(alone)
-        except SandboxError:
-            return {}
-        return dict(observed(result).tests)
 
     async def _ran(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         fixed = partial(Verdict, task_id=task.id, candidate=candidate.name)

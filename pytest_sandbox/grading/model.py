@@ -143,6 +143,8 @@ class Verdict:
     outcome: Outcome
     #: One sentence for people: why.
     reason: str = ""
+    #: What else a person should know, a sentence each; no part of the score.
+    notes: tuple[str, ...] = ()
     fail_to_pass: tuple[TestVerdict, ...] = ()
     pass_to_pass: tuple[TestVerdict, ...] = ()
     #: Tests that ran and are in neither list: shown, not scored.

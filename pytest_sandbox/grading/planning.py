@@ -58,8 +58,13 @@ class Planner:
         self._options = options
         self._grounds: dict[tuple[str, str | None], _Ground] = {}
 
-    def candidate(self, task: Task, candidate: Candidate) -> tuple[plan.Run, Composed]:
+    def candidate(
+        self, task: Task, candidate: Candidate, *, unprotect: Sequence[str] = ()
+    ) -> tuple[plan.Run, Composed]:
         """The run of a candidate, as it is graded.
+
+        Args:
+            unprotect: globs of more files that run as the candidate has them.
 
         Raises:
             Unfit: there is nothing to run, with the outcome.
@@ -68,7 +73,7 @@ class Planner:
         ground = self._ground(task)
         made = compose(
             ground.run.workspace, task, candidate, ground.base, ground.trusted,
-            unprotect=ground.unprotect,
+            unprotect=(*ground.unprotect, *unprotect),
         )  # fmt: skip
         run = replace(
             ground.run, name=f"{candidate.name} for {task.id}", candidate=made.protection.scored,

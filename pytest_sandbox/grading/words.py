@@ -13,7 +13,7 @@ _NAMED = 20
 def told(verdict: Verdict) -> str:
     """A verdict for a person: its outcome, why, and the expected tests that are not right."""
     lines = [f"{verdict.outcome}: {verdict.reason}" if verdict.reason else verdict.outcome]
-    lines += [f"  {line}" for line in _evidence(verdict)]
+    lines += [f"  {line}" for line in (*verdict.notes, *_evidence(verdict))]
     for title, tests in (
         ("FAIL_TO_PASS", verdict.fail_to_pass),
         ("PASS_TO_PASS", verdict.pass_to_pass),

@@ -36,6 +36,8 @@ class Protection:
     flagged: tuple[tuple[str, str], ...] = ()
     #: Tests, and their support, that the candidate adds.
     own_tests: tuple[str, ...] = ()
+    #: Of those restored and dropped: conftest.py and what configures tests or builds.
+    configuration: tuple[str, ...] = ()
     #: What tests must not be able to change while they run.
     sealed: tuple[str, ...] = ()
     #: Names that the candidate adds where Python looks for modules.
@@ -80,6 +82,9 @@ def protect(
         dropped=tuple(sorted(found.dropped.items())),
         flagged=tuple(found.flags(_plugins(workspace, right, keys) if found.kept else ())),
         own_tests=tuple(found.own),
+        configuration=tuple(
+            path for path in sorted({*found.restored, *found.dropped}) if rules.configures(path)
+        ),
         sealed=tuple(
             path
             for path in right

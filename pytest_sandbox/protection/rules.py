@@ -110,8 +110,7 @@ class Rules:
     def protects(self, path: str) -> bool:
         """Whether a tracked file runs as it is trusted."""
         return (
-            path.rpartition("/")[2] == "conftest.py"
-            or self._configures(path)
+            self.configures(path)
             or self.is_test(path)
             or _BINARY.fullmatch(path) is not None
             or self._restore.fullmatch(path) is not None
@@ -126,7 +125,7 @@ class Rules:
             return "Python would run it at every start"
         if name == "conftest.py":
             return "it would change how the tests run"
-        if self._configures(path):
+        if self.configures(path):
             return "it would configure the tests or the build"
         if name == "__init__.py":
             if folder in self._folders or folder in self.holding or not folder:
@@ -142,8 +141,11 @@ class Rules:
     def is_requirement(self, path: str) -> bool:
         return _REQUIREMENTS.fullmatch(path) is not None
 
-    def _configures(self, path: str) -> bool:
+    def configures(self, path: str) -> bool:
+        """Whether a file says how tests run or how the project is built."""
         folder, _, name = path.rpartition("/")
+        if name == "conftest.py":
+            return True
         if name in _CONFIGURATION and (folder in self._above or self.in_tests(path)):
             return True
         return path.startswith(_CI_FOLDERS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox.grading import Budget, Grader, OverBudget
+from pytest_sandbox.grading import Budget, Grader, OverBudget, words
 from pytest_sandbox.grading.model import Candidate, Task, Verdict
 from tests import fixture_repos
 from tests.e2e.sessions import own_python
@@ -100,6 +100,53 @@ def test_the_same_tree_runs_once_and_what_is_known_costs_nothing(tmp_path: Path)
     other = replace(task, fail_to_pass=("tests/test_calc.py::test_missing",))
     [verdict], _ = grade_all(other, twins[:1], known=known.get)
     assert verdict.outcome == "regressed" or verdict.outcome == "unresolved"
+
+
+CONFIGURED = b"""\
+--- a/src/calc/arithmetic.py
++++ b/src/calc/arithmetic.py
+@@ -19,10 +19,11 @@ def mul(a: Number, b: Number) -> Number:
+
+ def div(a: Number, b: Number) -> Number:
+     \"\"\"The quotient: an int where the division leaves no remainder, else a float.\"\"\"
+-    result = a / b
+-    if result == int(result):
+-        return int(result)
+-    return result
++    import os
++
++    if os.environ.get("CALC") == "exact" and a % b == 0:
++        return int(a // b)
++    return a / b
+
+
+ def power(base: Number, exponent: Number) -> Number:
+--- /dev/null
++++ b/conftest.py
+@@ -0,0 +1,3 @@
++import os
++
++os.environ["CALC"] = "exact"
+"""
+
+
+def test_who_passes_only_with_their_own_configuration_is_told(tmp_path: Path) -> None:
+    task = calc(tmp_path)
+    candidate = Candidate(task_id="calc-1", name="configured", patch=CONFIGURED, source="here")
+    without = CONFIGURED.replace(b'["CALC"] = "exact"', b'["CALC"] = "rough"')
+    useless = replace(candidate, name="useless", patch=without)
+    (verdict, other), _ = grade_all(task, [candidate, useless])
+    assert (verdict.outcome, other.outcome) == ("unresolved", "unresolved")
+    assert verdict.notes == ("passes only with its own configuration: conftest.py",)
+    assert other.notes == ()
+    for one, resolved in ((verdict, True), (other, False)):
+        found = one.record["own_configuration"]
+        assert (found["files"], found["resolved"]) == (["conftest.py"], resolved)
+    assert "only with its own configuration" in words.told(verdict)
+    # What is known costs nothing, and is told again.
+    known = {verdict.record["key"]: verdict}
+    again, _ = grade_all(task, [candidate], known=known.get, budget=Budget(seconds=0.0))
+    assert again[0].notes == verdict.notes
 
 
 def test_no_sandbox_beyond_the_budget(tmp_path: Path) -> None:

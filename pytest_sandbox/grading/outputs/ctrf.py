@@ -69,7 +69,7 @@ def _test(verdict: Verdict) -> dict[str, Any]:
         },
     }
     if verdict.reason:
-        found["message"] = printable(verdict.reason)
+        found["message"] = printable("; ".join((verdict.reason, *verdict.notes)))
     return found
 
 

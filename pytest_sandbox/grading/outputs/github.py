@@ -83,7 +83,7 @@ def _level(
     for verdict in single:
         file, line = _place(sources.get(verdict.task_id, ""))
         title = f"{verdict.outcome}: {verdict.task_id} [{verdict.candidate}]"
-        reason = verdict.reason or verdict.outcome
+        reason = "; ".join((verdict.reason or verdict.outcome, *verdict.notes))
         lines.append(command(level, reason[:1000], file=file, line=line, title=title[:200]))
     rest = verdicts[len(single) :]
     if rest:

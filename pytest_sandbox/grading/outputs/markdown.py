@@ -129,6 +129,7 @@ def _details(verdict: Verdict) -> str:
     lines = [f"### {code(verdict.task_id)}, {code(verdict.candidate)}: {verdict.outcome}", ""]
     if verdict.reason:
         lines += [f"Why: {code(verdict.reason, 2000)}", ""]
+    lines += [line for note in verdict.notes for line in (f"Note: {code(note, 2000)}", "")]
     lines += _seen(verdict.findings)
     for title, tests in (
         ("FAIL_TO_PASS", verdict.fail_to_pass),
