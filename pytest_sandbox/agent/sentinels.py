@@ -95,3 +95,7 @@ class Function(pytest.Function):
         test = self.obj
         super().setup()
         self.obj = test
+
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+        # The other styles parse the whole test file, and nobody reads this.
+        return self._repr_failure_py(excinfo, style="native")
