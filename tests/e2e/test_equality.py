@@ -10,6 +10,8 @@ from tests import comparison, fixture_repos, pypi
 from tests.comparison import FIXTURES, PAIRS, counts, same
 
 #: A fixed sample of the pairs: each pytest, and the oldest and newest Python.
+#: The fixed sample: outcomes of every kind with and without a candidate, odd ids, a plugin.
+FIXTURE_SAMPLE = [("outcomes", None), ("outcomes", "good"), ("idzoo", "good"), ("asyncsvc", "good")]
 SAMPLE = [("3.8", "pytest==6.2.5"), ("3.10", "pytest==7.4.4"), ("3.12", "pytest==8.4.2"),
           ("3.13", "pytest==9.0.2")]  # fmt: skip
 
@@ -23,8 +25,7 @@ def patches(name: str) -> list[str | None]:
 @pytest.mark.parametrize(
     ("name", "patch"),
     [
-        # The fixed sample: all with a candidate, and without one what has outcomes of every kind.
-        pytest.param(n, p, marks=() if p or n == "outcomes" else pytest.mark.soak)
+        pytest.param(n, p, marks=() if (n, p) in FIXTURE_SAMPLE else pytest.mark.soak)
         for n in FIXTURES
         for p in (None, "good")
     ],
@@ -40,7 +41,9 @@ def test_one_project_on_every_pytest(python: str, version: str, tmp_path: Path) 
     same(runs.direct, runs.mirrored)
 
 
-@pytest.mark.parametrize("damaged", [False, True], ids=["as released", "damaged"])
+@pytest.mark.parametrize(
+    "damaged", [pytest.param(False, marks=pytest.mark.soak), True], ids=["as released", "damaged"]
+)
 @pytest.mark.parametrize(
     "project",
     [

@@ -287,7 +287,7 @@ def test_a_time_limit_in_the_middle_of_a_run(stage: Stage) -> None:
         def test_next(sandbox):
             sandbox.write_file("name", "text")
     """
-    result = run(stage, provider, source, "--timeout=1", "--timeout-method=signal")
+    result = run(stage, provider, source, "--timeout=4", "--timeout-method=signal")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*Timeout*"])
 

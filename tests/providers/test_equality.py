@@ -16,12 +16,16 @@ from tests.fixture_repos import FixtureRepo
 from tests.mirrored import run_mirrored
 
 PROVIDERS = ("e2b", "modal", "daytona")
-#: The fixed sample: an ordinary project with a patch.
+#: The fixed sample, on the first provider: an ordinary project with a patch. On each of the others
+#: test_traps.py has a session, and test_chaos.py many runs.
 SAMPLE = (("calc", "good"),)
 SETUP = "python -I -m pip install -q --disable-pip-version-check pytest==9.0.2 pytest-asyncio"
 
 
-@pytest.fixture(scope="module", params=PROVIDERS)
+@pytest.fixture(
+    scope="module",
+    params=[PROVIDERS[0], *(pytest.param(p, marks=pytest.mark.soak) for p in PROVIDERS[1:])],
+)
 def emulator(request: pytest.FixtureRequest) -> Iterator[tuple[str, Running]]:
     with Running(request.param) as running:
         yield request.param, running
