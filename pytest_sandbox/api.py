@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from pytest_sandbox import (
     assemble,
@@ -30,6 +29,7 @@ from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult
 from pytest_sandbox.runner import boundary
 from pytest_sandbox.split import execute
+from pytest_sandbox.threads import in_thread
 from pytest_sandbox.workspace import Workspace
 
 __all__ = ["RunResult", "async_run_tests", "run_tests"]
@@ -37,7 +37,6 @@ __all__ = ["RunResult", "async_run_tests", "run_tests"]
 #: What belongs to the command line only, or is an argument of its own.
 _OPTIONS = frozenset(assemble.OPTION_NAMES) - {"provider", "repo", "base", "patch", "artifact_dir"}
 
-T = TypeVar("T")
 OnPhase = Callable[[Phase], None]
 
 
@@ -154,13 +153,13 @@ async def run_on(
         workspace = Workspace.open(repo, untrusted=untrusted, exact=True)
 
     try:
-        await _in_thread(open_it)
+        await in_thread(open_it)
         assert workspace is not None
-        run = await _in_thread(partial(prepare, workspace))
+        run = await in_thread(partial(prepare, workspace))
         return await _carried_out(run, provider, on_phase)
     finally:
         if workspace is not None:
-            await _in_thread(workspace.close)
+            await in_thread(workspace.close)
 
 
 async def _carried_out(run: plan.Run, provider: Provider, on_phase: OnPhase) -> RunResult:
@@ -179,29 +178,6 @@ async def _carried_out(run: plan.Run, provider: Provider, on_phase: OnPhase) -> 
     result = evidence.settled(result, run.protection, base)
     found = await integrity.confirmed(run, result, base, provider, host, on_phase=on_phase)
     return integrity.with_confirmation(result, found)
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Call ``function`` in a thread; a cancel takes effect when it is through.
-
-    asyncio's own cancel goes through anyio's shields, and does not stop a thread, which would
-    then make what nobody removes.
-    """
-    result: list[T] = []
-    failed: list[Exception] = []
-
-    async def work() -> None:
-        with anyio.CancelScope(shield=True):
-            try:
-                result.append(await anyio.to_thread.run_sync(function))
-            except Exception as error:  # noqa: BLE001 - raised again below, as it was
-                failed.append(error)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(work)
-    if failed:
-        raise failed[0]
-    return result[0]
 
 
 def load_patch(patch: str | bytes | Path | None, *folders: Path) -> tuple[str, bytes] | None:

@@ -17,7 +17,6 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from pytest_sandbox import editable, patience, plan, shipment
 from pytest_sandbox.consumer import Phase, Usage
@@ -31,6 +30,7 @@ from pytest_sandbox.errors import (
 )
 from pytest_sandbox.provider import Command, Provider, Sandbox, SandboxSpec, Stream
 from pytest_sandbox.store import PreparedStore
+from pytest_sandbox.threads import in_thread
 from pytest_sandbox.wire import printable
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ async def upload(sandbox: Sandbox, run: plan.Run, archive: Callable[[], Iterable
 
 async def _threaded(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     iterator = iter(chunks)
-    while (chunk := await anyio.to_thread.run_sync(next, iterator, None)) is not None:
+    while (chunk := await in_thread(next, iterator, None)) is not None:
         yield chunk
 
 

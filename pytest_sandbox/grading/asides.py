@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-import anyio.to_thread
-
 from pytest_sandbox import plan
 from pytest_sandbox.errors import BadInput, SandboxError
 from pytest_sandbox.grading.budget import Budget
@@ -21,6 +19,7 @@ from pytest_sandbox.grading.runs import Runs
 from pytest_sandbox.grading.turns import Turns
 from pytest_sandbox.grading.verdict import grade, observed
 from pytest_sandbox.protection import named
+from pytest_sandbox.threads import in_thread
 
 #: Files that pytest looks for tests in, by its default.
 _TEST_FILE: Final = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
@@ -79,7 +78,7 @@ class Asides:
         unprotect = tuple(map(glob.escape, files))
         try:
             plan_it = partial(self._planner.candidate, task, candidate, unprotect=unprotect)
-            run, _ = await anyio.to_thread.run_sync(plan_it)
+            run, _ = await in_thread(plan_it)
             known: dict[str, Any] = record.get("own_configuration") or {}
             if known.get("tree") == run.candidate.id:
                 return known

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
-import anyio.to_thread
 
 from pytest_sandbox import inside, plan
 from pytest_sandbox.consumer import Phase, Usage
@@ -21,6 +20,7 @@ from pytest_sandbox.grading.verdict import judged
 from pytest_sandbox.integrity import Confirmation, Confirmer, Passed, Unseen
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import RunResult
+from pytest_sandbox.threads import in_thread
 
 
 class Closer:
@@ -57,7 +57,7 @@ class Closer:
         attempt = 0
         while True:
             try:
-                passed = await anyio.to_thread.run_sync(self._passed, task, verdict, result)
+                passed = await in_thread(self._passed, task, verdict, result)
                 found = await self._confirmer.confirm(run, passed)
             except SandboxError as error:
                 again = isinstance(error, (InfraError, ProviderUnavailable))

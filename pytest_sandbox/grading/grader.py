@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-import anyio
-import anyio.to_thread
 import platformdirs
 
 from pytest_sandbox import __version__, assemble, inside, plan, registry
@@ -45,6 +43,7 @@ from pytest_sandbox.grading.turns import Turns
 from pytest_sandbox.grading.verdict import grade, judged, observed, settled
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import RunResult
+from pytest_sandbox.threads import in_thread
 
 T = TypeVar("T")
 
@@ -168,7 +167,7 @@ class Grader:
         if not task.fail_to_pass and not task.pass_to_pass:
             return fixed(outcome="base_broken", reason=_NOT_DERIVED)
         try:
-            run, composed = await anyio.to_thread.run_sync(self._planner.candidate, task, candidate)
+            run, composed = await in_thread(self._planner.candidate, task, candidate)
         except Unfit as unfit:
             return fixed(outcome=unfit.outcome, reason=unfit.reason)
         except BadInput as error:
@@ -270,7 +269,7 @@ class Grader:
         tests = (*verdict.fail_to_pass, *verdict.pass_to_pass)
         decided = frozenset(nodeid for test in tests for nodeid in test.nodeids)
         try:
-            trusted = await anyio.to_thread.run_sync(partial(self._planner.base, task, tests=True))
+            trusted = await in_thread(partial(self._planner.base, task, tests=True))
             base = await self._runs.base(run, trusted.candidate, result.tests)
         except OverBudget:
             raise
@@ -286,7 +285,7 @@ class Grader:
         seen = observed(result)
         if not seen.findings:
             return seen
-        trusted = await anyio.to_thread.run_sync(partial(self._planner.base, task, tests=True))
+        trusted = await in_thread(partial(self._planner.base, task, tests=True))
         nodeids = {finding.nodeid for finding in seen.findings}
         return observed(result, await self._runs.base(run, trusted.candidate, nodeids))
 
@@ -315,8 +314,8 @@ class Grader:
         try:
             for tests in (False, True):
                 plan_base = partial(self._planner.base, task, tests=tests)
-                bases.append(await anyio.to_thread.run_sync(plan_base))
-            fixed, _ = await anyio.to_thread.run_sync(self._planner.candidate, task, gold)
+                bases.append(await in_thread(plan_base))
+            fixed, _ = await in_thread(self._planner.candidate, task, gold)
         except Unfit as unfit:
             if unfit.outcome == "base_broken":
                 return broken(outcome="base_broken", reason=unfit.reason)

@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 
 from pytest_sandbox import inside, plan
 from pytest_sandbox.consumer import Phase, Usage
@@ -30,6 +29,7 @@ from pytest_sandbox.integrity.unseen import Unseen
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import RunResult
 from pytest_sandbox.runner import boundary
+from pytest_sandbox.threads import in_thread
 from pytest_sandbox.workspace import Tree
 
 #: Tests beside the decisive ones, and the least seconds that they may take together.
@@ -164,7 +164,7 @@ class _Confirming:
         started = monotonic()
         passed = self._passed
         tests = tuple(sorted(set(passed.tests)))
-        self._material = await anyio.to_thread.run_sync(
+        self._material = await in_thread(
             Material.read, self._run, self._trusted, tests, passed.rootdir
         )
         decisive = sorted(set(passed.decisive) & set(passed.tests))
@@ -231,8 +231,8 @@ class _Confirming:
         variants: dict[int, tuple[tuple[Place, str], ...]] = {}
         sites: dict[int, tuple[tuple[Site, Status], ...]] = {}
         trees = [self._trusted, *([] if passed.gold is None else [passed.gold])]
-        neutral = await anyio.to_thread.run_sync(material.neutral, chosen)
-        made = await anyio.to_thread.run_sync(material.canaries, chosen, self._unsolved())
+        neutral = await in_thread(material.neutral, chosen)
+        made = await in_thread(material.canaries, chosen, self._unsolved())
 
         async def of(number: int, tree: Tree) -> None:
             outcomes = await self._outcomes(self._of(tree), made)
@@ -276,7 +276,7 @@ class _Confirming:
         seen: list[Mapping[Place, str]] = []
         for _ in range(2):
             # Other names each time.
-            made = await anyio.to_thread.run_sync(
+            made = await in_thread(
                 self._material.canaries, judge.calibration.functions, judge.unsolved
             )
             try:
@@ -290,9 +290,7 @@ class _Confirming:
     async def _neutral(self, judge: judging.Judge) -> judging.Judged:
         """L6, and once more where runs disagree."""
         seen: list[Mapping[Site, Status]] = []
-        neutral = await anyio.to_thread.run_sync(
-            self._material.neutral, judge.calibration.functions
-        )
+        neutral = await in_thread(self._material.neutral, judge.calibration.functions)
         for _ in range(2):
             try:
                 seen.append(await self._statuses(self._run, neutral))
@@ -323,9 +321,7 @@ class _Confirming:
             return {}
         changed: dict[str, bytes | None] = dict.fromkeys(self._material.gone)
         changed |= made.files
-        other = await anyio.to_thread.run_sync(
-            _planned, run, changed, "canaries", made.files, made.names
-        )
+        other = await in_thread(_planned, run, changed, "canaries", made.files, made.names)
         result = await self._confirmer.tests(other, self._usages)
         rootdir = result.hello.rootdir if result.hello else ""
         found: dict[Place, str] = {}
@@ -340,17 +336,13 @@ class _Confirming:
         if not neutral.asked:
             return {}
         changed: dict[str, bytes | None] = dict.fromkeys(self._material.gone)
-        other = await anyio.to_thread.run_sync(
-            apart.with_files, run, run.candidate, changed, "the neutral run"
-        )
+        other = await in_thread(apart.with_files, run, run.candidate, changed, "the neutral run")
         seen = await self._confirmer.values(other, neutral, self._usages)
         return statuses(neutral, seen)
 
     async def _unseen_tests(self, run: plan.Run) -> RunResult:
         files: Mapping[str, bytes | None] = dict(self._passed.unseen.held_out)
-        other = await anyio.to_thread.run_sync(
-            _planned, run, files, "held-out tests", list(files), None
-        )
+        other = await in_thread(_planned, run, files, "held-out tests", list(files), None)
         return await self._confirmer.tests(other, self._usages)
 
     async def _calls(self, run: plan.Run) -> list[str]:
