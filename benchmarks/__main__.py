@@ -1,11 +1,12 @@
 """Measures what the plugin costs, as ratios of runs that alternate in one session.
 
     python -m benchmarks [--rounds N] [startup] [suite] [project] [fork] [providers]
-                         [grading] [integrity]
+                         [layers] [grading] [integrity]
 
 Prints the Markdown tables of the README. Absolute times depend on the machine; each mirrored run
-is compared with the direct runs beside it. For ``providers``, ``grading`` and ``integrity``, which
-have tables of their own, see those modules; ``integrity`` runs only when it is named.
+is compared with the direct runs beside it. For ``providers``, ``layers``, ``grading`` and
+``integrity``, which have tables of their own, see those modules; ``integrity`` runs only when it
+is named.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import anyio
 
 from benchmarks.grading import grading
 from benchmarks.integrity import integrity
+from benchmarks.layers import layers
 from benchmarks.providers import providers
 from pytest_sandbox import shipment
 from pytest_sandbox.interpreters import find_interpreter
@@ -228,40 +230,42 @@ def fork(folder: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    known = {"startup": startup, "suite": suite, "project": project, "fork": fork}
+    rows = {"startup": startup, "suite": suite, "project": project, "fork": fork}
+    tables = ("providers", "layers", "grading")
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument(
         "what",
         nargs="*",
-        help=f"{', '.join([*known, 'providers', 'grading'])} (default: all of these), integrity",
+        help=f"{', '.join([*rows, *tables])} (default: all of these), integrity",
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    wanted = options.what or [*known, "providers", "grading"]
-    if unknown := set(wanted) - {*known, "providers", "grading", "integrity"}:
+    wanted = options.what or [*rows, *tables]
+    if unknown := set(wanted) - {*rows, *tables, "integrity"}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="pytest-sandbox-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         heading = f"Python {platform.python_version()}, {os.cpu_count()} cores"
-        first = [what for what in wanted if what in known]
+        first = [what for what in wanted if what in rows]
         if first:
             print(f"| {heading}, {options.rounds} rounds | |")
             print("|---|---|")
         for what in first:
-            known[what](folder, options.rounds)
-        if "providers" in wanted:
-            print(f"\n{heading}:\n")
-            own = folder / "providers"
-            own.mkdir()
-            providers(own, environment(own))
-        if "grading" in wanted:
-            print(f"\n{heading}:\n")
-            own = folder / "grading"
-            grading(own, environment(folder / "graded"), run)
-        if "integrity" in wanted:
-            print(f"\n{heading}:\n")
-            integrity(folder / "integrity")
+            rows[what](folder, options.rounds)
+        for what in wanted:
+            if what in rows:
+                continue
+            print(f"\n{heading}:\n", flush=True)
+            own = folder / what
+            if what == "providers":
+                providers(own, environment(folder / "provided"))
+            elif what == "layers":
+                layers(own, environment(folder / "layered"), run, options.rounds, MORE_ITERTOOLS)
+            elif what == "grading":
+                grading(own, environment(folder / "graded"), run)
+            else:
+                integrity(own)
 
 
 if __name__ == "__main__":

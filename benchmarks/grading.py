@@ -29,7 +29,7 @@ from tests import tiny
 from tests.fixture_repos import git
 from tests.interpreters import environment
 from tests.plugin.support import FINISHED, collected, run_item
-from tests.pypi import MORE_ITERTOOLS
+from tests.pypi import MORE_ITERTOOLS, Project
 
 CANDIDATES = 100
 ROUNDS = 5
@@ -82,9 +82,31 @@ def grading(folder: Path, env: Mapping[str, str], run: Run) -> None:
     )
 
 
+def broken_base(project: Project, folder: Path) -> Path:
+    """The project in ``folder``, damaged and committed, so that there is something to mend."""
+    repo = project.make(folder)
+    name, right, wrong = project.damage
+    text = (repo / name).read_text()
+    assert right in text
+    (repo / name).write_text(text.replace(right, wrong, 1))
+    git(repo, "commit", "-q", "-a", "-m", "Base")
+    return repo
+
+
+def mending(project: Project, repo: Path, number: int) -> bytes:
+    """A patch that mends ``broken_base``; each number does it in words of its own."""
+    name, right, wrong = project.damage
+    lines = (repo / name).read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if wrong in line)
+    return (
+        f"--- a/{name}\n+++ b/{name}\n@@ -{at},3 +{at},3 @@\n {lines[at - 1]}\n-{lines[at]}\n"
+        f"+{lines[at].replace(wrong, right)}  # way {number}\n {lines[at + 1]}\n"
+    ).encode()
+
+
 def _orders(folder: Path) -> dict[str, Any]:
     (folder / "source").mkdir()
-    repo = MORE_ITERTOOLS.make(folder / "source")
+    repo = broken_base(MORE_ITERTOOLS, folder / "source")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     python = environment(version, ("pytest==9.0.2",))
     found = subprocess.run(
@@ -93,28 +115,15 @@ def _orders(folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     tests = [line for line in found.stdout.splitlines() if "::" in line]
     git(repo, "clean", "-fdxq")
-    name, old, _ = MORE_ITERTOOLS.damage
-    # One test cannot pass at the base; all candidates mend it, each in its own words.
-    text = (repo / name).read_text()
-    assert old in text
-    (repo / name).write_text(text.replace(old, "islice(iterable, n + 1, None)", 1))
-    git(repo, "commit", "-q", "-a", "-m", "Base")
     return {
-        "repo": str(repo), "python": str(python), "old": old, "file": name,
+        "repo": str(repo), "python": str(python),
         "fail": ["tests/test_recipes.py::NthTests::test_basic"],
         "pass": [one for one in tests if one.startswith("tests/test_recipes.py::TakeTests")],
     }  # fmt: skip
 
 
 def _patch(orders: Mapping[str, Any], number: int) -> bytes:
-    lines = (Path(orders["repo"]) / orders["file"]).read_text().splitlines()
-    at = next(n for n, line in enumerate(lines) if "islice(iterable, n + 1, None)" in line)
-    right = lines[at].replace("islice(iterable, n + 1, None)", orders["old"])
-    name = orders["file"]
-    return (
-        f"--- a/{name}\n+++ b/{name}\n@@ -{at},3 +{at},3 @@\n {lines[at - 1]}\n-{lines[at]}\n"
-        f"+{right}  # way {number}\n {lines[at + 1]}\n"
-    ).encode()
+    return mending(MORE_ITERTOOLS, Path(orders["repo"]), number)
 
 
 def loop(orders: Mapping[str, Any]) -> None:

@@ -195,6 +195,7 @@ def _print(costs: Mapping[str, Costs], whole: int, delta: int) -> None:
 
 def providers(folder: Path, env: Mapping[str, str]) -> None:
     """Prints the table: see the docstring of the module."""
+    folder.mkdir()
     repo = _project(folder / "repo")
     costs = {name: _costs(name, repo, folder, env) for name in SDKS}
     _print(costs, *_sizes(repo))

@@ -106,6 +106,8 @@ class Hello(_Frame, frozen=True, tag="hello"):
     rootdir: Name
     #: "name-version" of the installed plugins, for the header.
     plugins: Annotated[list[Word], Meta(max_length=512)] = []
+    #: What is installed, as ``pip freeze`` says it.
+    packages: Annotated[list[Word], Meta(max_length=2048)] = []
 
 
 class CollectReport(_Frame, frozen=True, tag="collectreport"):

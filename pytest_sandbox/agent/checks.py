@@ -93,7 +93,7 @@ def _schema() -> dict[str, Check]:
         "hello": _struct(
             {"protocol": count, "python": word, "pytest": word, "platform": word,
              "rootdir": name, "pid": count, "dump": _optional(count)},
-            {"plugins": _list(word, 512)},
+            {"plugins": _list(word, 512), "packages": _list(word, 2048)},
         ),
         "collectreport": _struct(
             {"nodeid": name, "outcome": _one_of("failed", "skipped"), "longrepr": longrepr},

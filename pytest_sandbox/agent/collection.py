@@ -94,6 +94,26 @@ def origins(packages: list[str]) -> dict[str, list[str]]:
     return paths
 
 
+def packages() -> list[str]:
+    """What is installed, as ``pip freeze`` would say it, from the names of metadata folders.
+
+    To read what is in them would take longer than many a suite.
+    """
+    found: dict[str, str] = {}
+    for folder in filter(None, sys.path):
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        for name in names:
+            stem, kind = os.path.splitext(name)
+            project, _, version = stem.partition("-")
+            if kind in (".dist-info", ".egg-info") and version:
+                # An egg's has the version of Python behind its own.
+                found.setdefault(project.replace("_", "-"), version.partition("-py")[0])
+    return [short(f"{name}=={found[name]}") for name in sorted(found)[:2048]]
+
+
 def installed(manager: Any) -> list[str]:
     """Installed plugins, named as pytest names them in its header."""
     found: list[str] = []

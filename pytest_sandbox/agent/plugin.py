@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from .channel import Channel
-from .collection import describe, installed, origins
+from .collection import describe, installed, origins, packages
 from .reports import Reports
 from .sentinels import Sentinels, foreign
 from .texts import NAME_LIMIT, short
@@ -135,6 +135,7 @@ class Plugin:
             platform=sys.platform,
             rootdir="" if where == "." else short(where, NAME_LIMIT),
             plugins=installed(manager),
+            packages=packages(),
             pid=self._channel.pid,
             dump=self._dump,
         )

@@ -70,6 +70,7 @@ class Runs:
         return result, recorders[-1].record() | {
             "python": result.hello.python if result.hello else None,
             "pytest": result.hello.pytest if result.hello else None,
+            "packages": result.hello.packages if result.hello else [],
             "end": result.end.reason,
         }
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from junitparser import JUnitXml, TestCase, TestSuite
 
 from tests import fixture_repos
 from tests.e2e.sessions import own_python
+from tests.interpreters import environment
 
 PATCHES = ("good", "wrong", "prose", "bad")
 
@@ -96,12 +98,50 @@ def test_a_table_of_verdicts(stage: Path) -> None:
 def test_again_costs_nothing_and_selection_is_pytest_s(stage: Path) -> None:
     assert grade(stage, "-k", "good", "--junitxml=out.xml").returncode in (0, 1)
     assert set(results(stage)) == {"good"}
-    assert 'name="outcome" value="resolved"' in (stage / "out.xml").read_text()
+    (suite,) = JUnitXml.fromfile(str(stage / "out.xml"))
+    assert isinstance(suite, TestSuite)
+    (case,) = (case for case in suite if case.name == "calc-1[good]")
+    assert isinstance(case, TestCase)
+    assert case.is_passed
+    assert {p.name: p.value for p in case.properties()}["outcome"] == "resolved"
     before = (stage / "sandbox-results" / "results.jsonl").read_text()
     again = grade(stage, "-k", "good", "--sandbox-budget=1s")
     assert "resolved 1 of 1" in again.stdout, again.stdout + again.stderr
     lines = (stage / "sandbox-results" / "results.jsonl").read_text().removeprefix(before)
     assert json.loads(lines)["record"]["cached"] is True
+
+
+_READER = """
+import json, sys
+from swebench.harness.reporting import make_run_report
+model, text = sys.argv[1:]
+predictions = json.loads(text)
+make_run_report(predictions, [{"instance_id": id} for id in ("alone", "calc-1")], "pytest-sandbox",
+                report_dir="theirs")
+"""
+
+
+@pytest.mark.soak
+def test_swebench_reads_the_same_from_the_instances_reports(stage: Path) -> None:
+    """Its harness makes the run report out of ours of the instances; it equals our run report."""
+    assert grade(stage).returncode == 1
+    folder = stage / "sandbox-results"
+    python = environment("3.11", ("swebench==5.0.2",))
+    for line in (stage / "preds.jsonl").read_text().splitlines()[: len(PATCHES)]:
+        row = json.loads(line)
+        model = row["model_name_or_path"]
+        subprocess.run(
+            [python, "-c", _READER, model, json.dumps({row["instance_id"]: row})],
+            cwd=folder, check=True, timeout=120,
+        )  # fmt: skip
+        name = f"{model}.pytest-sandbox.json"
+        theirs = json.loads((folder / "theirs" / name).read_text())
+        # What kind of failure it was, the harness looks for in logs of its own.
+        for key in ("infra_failure", "ambiguous_failure"):
+            del theirs[f"{key}_ids"], theirs[f"{key}_instances"]
+        del theirs["failure_reasons"]
+        ours = json.loads((folder / name).read_text())
+        assert {key: ours[key] for key in theirs} == theirs
 
 
 def test_with_xdist(stage: Path) -> None:

@@ -79,6 +79,7 @@ def test_every_kind_of_patch_gets_its_own_verdict(tmp_path: Path) -> None:
     good = verdicts[0]
     assert all(test.passed for test in (*good.fail_to_pass, *good.pass_to_pass))
     assert good.record["pytest"] == "9.0.2"
+    assert "pytest==9.0.2" in good.record["packages"]
     assert {"create", "upload", "collect", "run", "close"} <= set(good.record["phases"])
     assert sum(good.record["phases"].values()) <= good.record["seconds"] + 0.1
     by_name = {verdict.candidate: verdict for verdict in verdicts}

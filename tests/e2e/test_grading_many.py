@@ -55,7 +55,7 @@ def at_vendor(
 
 
 def test_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there, _ = at_vendor(tmp_path, monkeypatch, 20, 8)
+    there, _ = at_vendor(tmp_path, monkeypatch, 12, 6)
     # Sandboxes of this machine say the same of the first of each kind.
     task = tiny.make(tmp_path / "again")
     here = asyncio.run(graded("local", task, 3, 2, []))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,13 +48,6 @@ def build(folder: Path, entries: Iterable[Entry]) -> Corpus:
         "@PYTEST@": PYTEST,
     }
     return Corpus(repo, task, make(repo, entries, words))
-
-
-def has_full() -> bool:
-    """Whether ``Grader`` has the layers that need more runs than one."""
-    from pytest_sandbox.assemble import OPTION_NAMES
-
-    return "integrity" in {*OPTION_NAMES, *inspect.signature(Grader.__init__).parameters}
 
 
 def grade(corpus: Corpus, venv: str, **options: Any) -> Mapping[str, Verdict]:

@@ -114,6 +114,11 @@ def session(
     )
 
 
+@pytest.mark.parametrize(
+    "emulator",
+    [PROVIDERS[0], *(pytest.param(name, marks=pytest.mark.soak) for name in PROVIDERS[1:])],
+    indirect=True,
+)
 def test_a_mirrored_session_leaves_the_process_as_it_was(
     emulator: tuple[str, Running], tmp_path: Path
 ) -> None:

@@ -50,7 +50,7 @@ LAYERS = (
         "witness",
     },
     {"provider"},
-    {"gate", "wire", "options", "scratch", "secrecy", "editable", "layout", "shipment"},
+    {"gate", "wire", "options", "scratch", "secrecy", "editable", "layout", "shipment", "threads"},
     {"findings"},
     {"errors"},
 )
