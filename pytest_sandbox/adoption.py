@@ -39,12 +39,12 @@ _LINK: Final = 'rm -rf "$1" && ln -s "$2" "$1"'
 _MOST: Final = 64 * plan.MiB
 
 
-async def place_base(run: plan.Run, sandbox: Sandbox) -> None:
-    """Put the base where trees are.
+async def base(run: plan.Run, sandbox: Sandbox) -> list[inside.Archive]:
+    """What makes the base of what is where trees are; nothing, where the image has that very tree.
 
     Raises:
         SetupFailed: the image does not hold the repository as it is said to.
-        SandboxLost, InfraError: as ``inside.upload``.
+        SandboxLost, InfraError: as the sandbox.
     """
     old: list[bytes] = []
     if run.workdir is not None:
@@ -54,15 +54,14 @@ async def place_base(run: plan.Run, sandbox: Sandbox) -> None:
             run, sandbox, _ADOPT, run.workdir, places.workspace, run.base.id, owner
         )
         if status == 0:
-            return
+            return []
         if status != 10:
             raise SetupFailed(
                 f"{run.name}: the image has no repository in {run.workdir} that could be used "
                 f"(status {status}). {inside.quote(said)}"
             )
         old = [name for name in names.split(b"\0") if name]
-    archive = partial(run.workspace.archive, run.base, history=run.history, replacing=old)
-    await inside.upload(sandbox, run, archive)
+    return [partial(run.workspace.archive, run.base, history=run.history, replacing=old)]
 
 
 async def link(run: plan.Run, sandbox: Sandbox) -> None:

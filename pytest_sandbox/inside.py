@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -104,6 +105,10 @@ def _exposed(run: plan.Run) -> Iterator[Path]:
         yield run.environment.interpreter.prefix
     if run.environment.venv is not None:
         yield run.environment.venv.path
+
+
+#: Makes a tar.gz, in parts.
+Archive = Callable[[], Iterable[bytes]]
 
 
 def never(error: BaseException | None) -> bool:
@@ -286,22 +291,28 @@ def _words(error: OSError) -> str:
     return printable(error.strerror or str(error), line=True)
 
 
-async def upload_agent(sandbox: Sandbox) -> None:
+async def upload_agent(sandbox: Sandbox, run: plan.Run) -> None:
     """Put the agent where the tests cannot see it."""
-    await sandbox.write_file(f"{sandbox.control}/agent.pyz", shipment.agent())
+    # Twice the bytes: not over a network, for a Python that is likely to be another.
+    here = run.environment.interpreter.prefix is not None
+    await sandbox.write_file(f"{sandbox.control}/agent.pyz", shipment.agent(compiled=here))
 
 
-async def upload(sandbox: Sandbox, run: plan.Run, archive: Callable[[], Iterable[bytes]]) -> None:
-    """Unpack an archive of ours into the workspace; it is made again where the connection broke."""
+async def upload(sandbox: Sandbox, run: plan.Run, *archives: Archive) -> None:
+    """Unpack archives of ours into the workspace, in order.
+
+    One is made again where the connection broke.
+    """
     places = Places.of(sandbox)
-    path = f"{places.control}/tree.tar.gz"
-    await write(run, sandbox, path, lambda: _threaded(archive()))
-    owner = () if sandbox.owner is None else (str(sandbox.owner),)
-    await agent(sandbox, run, "unpack", path, places.workspace, *owner)
+    paths = [f"{places.control}/tree-{number}.tar.gz" for number in range(len(archives))]
+    for path, archive in zip(paths, archives, strict=True):
+        await write(run, sandbox, path, partial(_threaded, archive))
+    owner = "-" if sandbox.owner is None else str(sandbox.owner)
+    await agent(sandbox, run, "unpack", places.workspace, owner, *paths)
 
 
-async def _threaded(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    iterator = iter(chunks)
+async def _threaded(archive: Archive) -> AsyncIterator[bytes]:
+    iterator = iter(archive())
     while (chunk := await in_thread(next, iterator, None)) is not None:
         yield chunk
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -21,6 +22,47 @@ from pytest_sandbox.provider import Command, Provider, Sandbox, Stream
 from pytest_sandbox.secrecy import SCAN, Secrets
 from pytest_sandbox.store import Prepared
 from pytest_sandbox.wire import printable
+
+
+@asynccontextmanager
+async def ready(
+    run: plan.Run,
+    provider: Provider,
+    consumer: Consumer,
+    host: inside.Host,
+    keep: Callable[[BaseException | None], bool] = inside.never,
+) -> AsyncIterator[Sandbox]:
+    """A sandbox for the block, with the agent, the environment, and the candidate in its place.
+
+    Args:
+        keep: as for ``inside.opened``.
+
+    Raises:
+        SandboxError: as ``inside.opened`` and set-up.
+    """
+    spec, known = inside.spec(run), None
+    if provider.capabilities.snapshot and run.environment.setup.commands:
+        known = await prepared(run, provider, consumer, host)
+        spec = replace(spec, snapshot=known.snapshot)
+    opening = (provider, host, consumer.phase, consumer.used, keep)
+    async with inside.opened(spec, *opening) as sandbox:
+        consumer.phase(Phase("upload"))
+        await inside.upload_agent(sandbox, run)
+        if known is None:
+            archives = await adoption.base(run, sandbox)
+            if run.environment.setup.commands:
+                await inside.upload(sandbox, run, *archives)
+                await set_up(run, sandbox, consumer)
+                archives = []
+        else:
+            archives = await _another_base(run, known, sandbox, host)
+        if run.candidate.id != run.base.id:
+            archives.append(partial(run.workspace.delta_archive, run.base, run.candidate))
+        if archives:
+            await inside.upload(sandbox, run, *archives)
+        if known is not None:
+            await adoption.link(run, sandbox)
+        yield sandbox
 
 
 async def prepared(
@@ -47,8 +89,9 @@ async def prepared(
     opening = (provider, host, consumer.phase, consumer.used, keep)
     async with inside.opened(spec, *opening) as sandbox:
         consumer.phase(Phase("upload"))
-        await inside.upload_agent(sandbox)
-        await adoption.place_base(run, sandbox)
+        await inside.upload_agent(sandbox, run)
+        if archives := await adoption.base(run, sandbox):
+            await inside.upload(sandbox, run, *archives)
         await set_up(run, sandbox, consumer, kept_only=True)
         snapshot = await sandbox.snapshot(_name(run))
     known = await _known(key, provider, host)
@@ -98,19 +141,19 @@ async def _known(key: str, provider: Provider, host: inside.Host) -> Prepared | 
     return known if there else None
 
 
-async def place(run: plan.Run, known: Prepared, sandbox: Sandbox, host: inside.Host) -> None:
-    """Put the candidate where the snapshot has a base: only what differs, where it is the run's."""
-    workspace = run.workspace
-    if known.tree != _address(run):
-        # Another base with the same environment: its files go, what set-up made stays.
-        old = [name.encode("utf-8", "surrogateescape") for name in host.store.paths(known)]
-        git = f"{inside.Places.of(sandbox).workspace}/.git"
-        await sandbox.exec(Command(argv=(*sandbox.demote, "/bin/rm", "-rf", git)))
-        archive = partial(workspace.archive, run.base, history=run.history, replacing=old)
-        await inside.upload(sandbox, run, archive)
-    if run.candidate.id != run.base.id:
-        delta = partial(workspace.delta_archive, run.base, run.candidate)
-        await inside.upload(sandbox, run, delta)
+async def _another_base(
+    run: plan.Run, known: Prepared, sandbox: Sandbox, host: inside.Host
+) -> list[inside.Archive]:
+    """What makes the base of ``run`` of the one in a snapshot; nothing, where it is the same.
+
+    The other's files go, and what set-up made stays.
+    """
+    if known.tree == _address(run):
+        return []
+    old = [name.encode("utf-8", "surrogateescape") for name in host.store.paths(known)]
+    git = f"{inside.Places.of(sandbox).workspace}/.git"
+    await sandbox.exec(Command(argv=(*sandbox.demote, "/bin/rm", "-rf", git)))
+    return [partial(run.workspace.archive, run.base, history=run.history, replacing=old)]
 
 
 def _address(run: plan.Run) -> str:

@@ -10,11 +10,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import anyio
 
-from pytest_sandbox import adoption, inside, plan, prepare, sealing, wire
+from pytest_sandbox import inside, plan, prepare, sealing, wire
 from pytest_sandbox.account import Account
 from pytest_sandbox.consumer import Consumer, Phase
 from pytest_sandbox.errors import (
@@ -126,24 +125,7 @@ async def _attempt(
             return False
         return run.keep == "always" or error is not None or relay.failed
 
-    opening = (provider, host, relay.phase, relay.used, keep)
-    if provider.capabilities.snapshot and run.environment.setup.commands:
-        known = await prepare.prepared(run, provider, relay, host)
-        spec = replace(inside.spec(run), snapshot=known.snapshot)
-        async with inside.opened(spec, *opening) as sandbox:
-            relay.phase(Phase("upload"))
-            await inside.upload_agent(sandbox)
-            await prepare.place(run, known, sandbox, host)
-            await adoption.link(run, sandbox)
-            return await _tests(run, sandbox, provider, relay, host)
-    async with inside.opened(inside.spec(run), *opening) as sandbox:
-        relay.phase(Phase("upload"))
-        await inside.upload_agent(sandbox)
-        await adoption.place_base(run, sandbox)
-        await prepare.set_up(run, sandbox, relay)
-        if run.candidate.id != run.base.id:
-            delta = partial(run.workspace.delta_archive, run.base, run.candidate)
-            await inside.upload(sandbox, run, delta)
+    async with prepare.ready(run, provider, relay, host, keep) as sandbox:
         return await _tests(run, sandbox, provider, relay, host)
 
 

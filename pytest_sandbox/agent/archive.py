@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import tarfile
-from typing import Any
+from typing import IO, Any
 
 from .folders import FLAGS, Folder, Unsafe
 
 DELETED = ".pytest-sandbox-deleted"
 
 
-def unpack(archive: str, dest: str, owner: int | None = None) -> None:
-    """Unpack a tar.gz below ``dest``: first what it deletes, then what it brings.
+def unpack(archives: list[str], dest: str, owner: int | None = None) -> None:
+    """Unpack tar.gz files below ``dest``, in order: first what each deletes, then what it brings.
 
     Args:
         owner: whom everything shall belong to, and with whose rights it is written.
@@ -20,29 +20,36 @@ def unpack(archive: str, dest: str, owner: int | None = None) -> None:
     Raises:
         Unsafe: a member leads outside, through a link, or is a special file.
     """
-    source = open(archive, "rb")  # noqa: SIM115 - with our own rights, before they are given up
+    # With our own rights, before they are given up.
+    sources = [open(archive, "rb") for archive in archives]  # noqa: SIM115
     if owner is not None:
         os.setegid(owner)
         os.seteuid(owner)
     os.makedirs(dest, exist_ok=True)
     folder = Folder(dest)
     try:
-        text: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
-        with source, tarfile.open(fileobj=source, mode="r:gz", **text) as tar:
-            # The host puts the list of deletions first; elsewhere it costs a second pass.
-            for member in tar:
-                if member.name == DELETED:
-                    content = tar.extractfile(member)
-                    if content is not None:
-                        for path in content.read().split(b"\0"):
-                            if path:
-                                _delete(folder, os.fsdecode(path))
-                    break
-            for member in tar:
-                if member.name not in (DELETED, ".", "./"):
-                    _extract(folder, tar, member)
+        for source in sources:
+            with source:
+                _unpack(source, folder)
     finally:
         folder.close()
+
+
+def _unpack(source: IO[bytes], folder: Folder) -> None:
+    text: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with tarfile.open(fileobj=source, mode="r:gz", **text) as tar:
+        # The host puts the list of deletions first; elsewhere it costs a second pass.
+        for member in tar:
+            if member.name == DELETED:
+                content = tar.extractfile(member)
+                if content is not None:
+                    for path in content.read().split(b"\0"):
+                        if path:
+                            _delete(folder, os.fsdecode(path))
+                break
+        for member in tar:
+            if member.name not in (DELETED, ".", "./"):
+                _extract(folder, tar, member)
 
 
 def _delete(folder: Folder, name: str) -> None:

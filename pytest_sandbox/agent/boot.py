@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import marshal
 import sys
+
+# Public as importlib.util.MAGIC_NUMBER, whose module a direct run may not import.
+from _frozen_importlib_external import MAGIC_NUMBER
 from types import ModuleType
 from typing import Any, Callable
 
-NAME = "<pytest-sandbox agent>"
+NAME = "<pytest_sandbox_agent>"
+#: Bytes of a .pyc before its code.
+HEADER = 16
 
 
-def boot(sources: dict[str, str]) -> Callable[[], None]:
+def boot(sources: dict[str, Any]) -> Callable[[], None]:
     """The worker's main function, out of the texts of its modules by name.
 
     Nothing lies in a file, and nothing stays in sys.modules: the tests' imports, and whoever
@@ -18,7 +24,14 @@ def boot(sources: dict[str, str]) -> Callable[[], None]:
     """
     package = "pytest_sandbox_agent"
     given = json.loads(sources.pop("given", "null"))
+    compiled = sources.pop("compiled")
     made: dict[str, ModuleType] = {}
+
+    def code(name: str) -> Any:
+        data = bytes.fromhex(compiled.get(name, ""))
+        if data.startswith(MAGIC_NUMBER):
+            return marshal.loads(data[HEADER:])  # noqa: S302 - it came with the source
+        return compile(sources[name], NAME, "exec")
 
     def load(*names: str) -> Any:
         """Execute modules, each after those it imports from; the last of them."""
@@ -27,7 +40,7 @@ def boot(sources: dict[str, str]) -> Callable[[], None]:
             for name in names:
                 module = ModuleType(f"{package}.{name}")
                 module.__package__ = package
-                exec(compile(sources[name], NAME, "exec"), module.__dict__)  # noqa: S102
+                exec(code(name), module.__dict__)  # noqa: S102
                 made[module.__name__] = sys.modules[module.__name__] = module
         finally:
             for name in made:

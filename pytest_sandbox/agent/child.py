@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 import select
 import selectors
@@ -31,7 +30,7 @@ def _boot():
         return data
     sources = json.loads(read(int(read(12))).decode())
     scope = {"__name__": "pytest_sandbox_agent"}
-    exec(compile(sources["boot"], "<pytest-sandbox agent>", "exec"), scope)
+    exec(compile(sources["boot"], "<pytest_sandbox_agent>", "exec"), scope)
     return scope["boot"](sources)
 _boot = _boot()
 _boot()
@@ -44,10 +43,20 @@ PARTS = (
 
 
 def sources(plan: dict[str, Any]) -> bytes:
-    """What BOOT reads: texts of modules, by name."""
+    """What BOOT reads: texts of modules, by name, and their code where they came with it."""
     loader: Any = __spec__.loader  # of a zip, or of files
+    # Of a zip, __file__ is the compiled one where there is one.
     folder = os.path.dirname(__file__)
-    data = {part: loader.get_data(os.path.join(folder, part + ".py")).decode() for part in PARTS}
+    data: dict[str, Any] = {}
+    compiled: dict[str, str] = {}
+    for part in PARTS:
+        path = os.path.join(folder, part + ".py")
+        data[part] = loader.get_data(path).decode()
+        try:
+            compiled[part] = loader.get_data(path + "c").hex()
+        except OSError:
+            pass  # a host with another Python: it is compiled there
+    data["compiled"] = compiled
     if plan["witness"]:
         data["given"] = dumps({"libraries": plan["witness"], "root": plan["workspace"]})
     text = dumps(data).encode()
@@ -58,6 +67,8 @@ def secret(plan: dict[str, Any], number: int) -> bytes:
     """What its witness reads for itself, so that no object of its Python ever holds it."""
     if not plan["witness"]:
         return b""
+    import hmac  # of OpenSSL, which takes its time, and most runs need none
+
     key = bytes.fromhex(plan["witness_key"])
     return hmac.new(key, b"worker %d" % number, "sha256").digest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 USAGE = """\
-usage: agent.pyz unpack ARCHIVE DEST [OWNER] | run CONTROL | follow CONTROL OFFSET | \
+usage: agent.pyz unpack DEST OWNER|- ARCHIVE... | run CONTROL | follow CONTROL OFFSET | \
 strays WORKSPACE CONTROL | \
 collect CONTROL [--limit BYTES] [--count FILES] GLOB...
 """
@@ -19,12 +19,12 @@ def main(program: str, argv: list[str]) -> int:
         argv: the command and its arguments.
     """
     command, args = (argv[0], argv[1:]) if argv else ("", [])
-    if command == "unpack" and len(args) in (2, 3):
+    if command == "unpack" and len(args) > 2:
         from .archive import unpack
         from .folders import Unsafe
 
         try:
-            unpack(args[0], args[1], *(int(owner) for owner in args[2:]))
+            unpack(args[2:], args[0], None if args[1] == "-" else int(args[1]))
         except Unsafe as error:
             from .texts import plain
 

@@ -58,5 +58,5 @@ def stacks(data: bytes) -> str:
 
 def own_frames(dump: str) -> str:
     """A dump of stacks without pytest's frames and ours."""
-    ours = re.compile(r'  File "(.*/(_pytest|pytest|pluggy)/.*|<pytest-sandbox agent>|<string>)"')
+    ours = re.compile(r'  File "(.*/(_pytest|pytest|pluggy)/.*|<pytest_sandbox_agent>|<string>)"')
     return "\n".join(line for line in dump.rstrip().split("\n") if not ours.match(line))

@@ -14,11 +14,10 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_sandbox import adoption, inside, plan, prepare
+from pytest_sandbox import inside, plan, prepare
 from pytest_sandbox.consumer import Consumer, Phase
 from pytest_sandbox.errors import CommandTimeout, InfraError, Unsupported
 from pytest_sandbox.grading.model import Log, Observed, Status, Task
@@ -100,7 +99,6 @@ async def run(
     """
     commands = await script(log)
     plan.check(planned, provider.name, provider.able)
-    opening = (provider, host, consumer.phase, consumer.used)
     output = bytearray()
     limit = planned.limits.output
     end = "finished"
@@ -108,13 +106,7 @@ async def run(
     async def sink(_: Stream, data: bytes) -> None:
         output.extend(data[: max(0, limit + 1 - len(output))])
 
-    async with inside.opened(inside.spec(planned), *opening) as sandbox:
-        consumer.phase(Phase("upload"))
-        await inside.upload_agent(sandbox)
-        await adoption.place_base(planned, sandbox)
-        if planned.candidate.id != planned.base.id:
-            delta = partial(planned.workspace.delta_archive, planned.base, planned.candidate)
-            await inside.upload(sandbox, planned, delta)
+    async with prepare.ready(planned, provider, consumer, host) as sandbox:
         for build in planned.build:
             consumer.phase(Phase("build", build, announce=True))
             await prepare.shell(build, "build", planned, sandbox, consumer, secret=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from pytest_sandbox import inside, plan, prepare
@@ -133,22 +132,7 @@ async def values(
 async def _values(
     run: plan.Run, asked: Neutral, provider: Provider, host: inside.Host, recorder: Recorder
 ) -> Seen:
-    spec = inside.spec(run)
-    known = None
-    if provider.capabilities.snapshot and run.environment.setup.commands:
-        known = await prepare.prepared(run, provider, recorder, host)
-        spec = replace(spec, snapshot=known.snapshot)
-    async with inside.opened(spec, provider, host, recorder.phase, recorder.used) as sandbox:
-        await inside.upload_agent(sandbox)
-        if known is not None:
-            await prepare.place(run, known, sandbox, host)
-        else:
-            archive = partial(run.workspace.archive, run.base, history=run.history)
-            await inside.upload(sandbox, run, archive)
-            await prepare.set_up(run, sandbox, recorder)
-            if run.candidate.id != run.base.id:
-                delta = partial(run.workspace.delta_archive, run.base, run.candidate)
-                await inside.upload(sandbox, run, delta)
+    async with prepare.ready(run, provider, recorder, host) as sandbox:
         for command in run.build:
             await prepare.shell(command, "build", run, sandbox, recorder, secret=False)
         places = inside.Places.of(sandbox)

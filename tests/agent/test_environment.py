@@ -147,7 +147,7 @@ def test_refused(tmp_path: Path, files: dict[str, str], args: list[str], message
     story = run_agent(tmp_path, files, *args)
     assert story.end.reason == "usage", story.end
     assert message in story.end.message
-    assert "pytest-sandbox agent" not in story.end.message
+    assert "pytest_sandbox_agent" not in story.end.message
 
 
 def test_no_pytest_says_so(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def unpack(agent: Agent, data: bytes, dest: Path) -> str:
     """What it complains of; "" if it worked."""
     path = agent.control / "tree.tar.gz"
     path.write_bytes(data)
-    done = agent.call("unpack", str(path), str(dest), check=False)
+    done = agent.call("unpack", str(dest), "-", str(path), check=False)
     assert (done.returncode == 0) == (not done.stderr), done
     assert done.returncode in (0, 1)
     assert b"Traceback" not in done.stderr

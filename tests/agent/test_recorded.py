@@ -121,7 +121,7 @@ def normal(line: str, root: Path) -> str:
     frame = json.loads(line)
     for name, value in (
         ("duration", 0.001), ("start", 1.7e9), ("stop", 1.7e9 + 0.001), ("seconds", 0.1),
-        ("python", "3.11.7"), ("platform", "linux"),
+        ("python", "3.11.7"), ("platform", "linux"), ("packages", ["pytest==9.2.0"]),
     ):  # fmt: skip
         if name in frame:
             frame[name] = value

@@ -131,7 +131,7 @@ def test_a_dropped_stream_while_the_host_selects(stage: Stage) -> None:
     result.assert_outcomes(passed=2, failed=1)
 
 
-@pytest.mark.parametrize("file", ["select.json", "plan.json", "tree.tar.gz"])
+@pytest.mark.parametrize("file", ["select.json", "plan.json", "tree-0.tar.gz"])
 def test_what_did_not_arrive_is_sent_again(stage: Stage, file: str) -> None:
     sizes: list[int] = []
 
@@ -185,7 +185,7 @@ FAILURES: dict[str, tuple[str, BaseException, str]] = {
     "upload: no space": ("agent.pyz", OSError(errno.ENOSPC, "No space left on device"), "No space"),
     "plan: no space": ("plan.json", OSError(errno.ENOSPC, "No space left on device"), "No space"),
     "select: no space": ("select.json", OSError(errno.EIO, "Input/output error"), "Input/output"),
-    "tree: a mistake": ("tree.tar.gz", KeyError("oops"), "KeyError"),
+    "tree: a mistake": ("tree-0.tar.gz", KeyError("oops"), "KeyError"),
     "select: a mistake": ("select.json", ValueError("\x1b[2Joops"), "x1b"),
     "select: lost": ("select.json", SandboxLost("it went away"), "it went away"),
     "a group": (

@@ -73,7 +73,7 @@ def _agent(name):
 def _scope(function):
     for found in gc.get_objects():
         if type(found).__name__ == "function" and found.__name__ == function:
-            if found.__code__.co_filename == "<pytest-sandbox agent>":
+            if found.__code__.co_filename == "<pytest_sandbox_agent>":
                 return found.__globals__
     return {}
 """

@@ -152,7 +152,7 @@ import sys
 
 def _trace(frame, event, arg):
     code = frame.f_code
-    if code.co_filename == "<pytest-sandbox agent>" and code.co_name in ("take", "_frame"):
+    if code.co_filename == "<pytest_sandbox_agent>" and code.co_name in ("take", "_frame"):
         report = frame.f_locals.get("report")
         if report is not None:
             report.__dict__.update(outcome="passed", longrepr=None)
