@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,15 +27,33 @@ from pytest_sandbox import wire
 from pytest_sandbox.grading import Grader, Task
 from pytest_sandbox.testing import FakeProvider
 from tests import tiny
+from tests.direct import run_direct
 from tests.fixture_repos import git
 from tests.interpreters import environment
 from tests.plugin.support import FINISHED, collected, run_item
-from tests.pypi import MORE_ITERTOOLS, Project
+from tests.pypi import BOLTONS, MORE_ITERTOOLS, PROJECTS, Project
 
 CANDIDATES = 100
-ROUNDS = 5
+ROUNDS = 4
 ROOT = Path(__file__).parent.parent
-_TESTS = ("tests/test_recipes.py",)
+
+
+@dataclass(frozen=True)
+class _Task:
+    project: Project
+    args: tuple[str, ...]
+    pytest: str
+
+    def __str__(self) -> str:
+        return " ".join((self.project.name, self.project.version, *self.args))
+
+
+_TASKS = (
+    # Of 0.7 s, most of which pytest itself takes.
+    _Task(MORE_ITERTOOLS, ("tests/test_recipes.py",), "pytest==9.0.2"),
+    # A whole suite, of 3 s.
+    _Task(BOLTONS, (), "pytest==8.4.2"),
+)
 
 
 class Cost(Protocol):
@@ -53,7 +72,14 @@ Run = Callable[[Sequence[str], Path, dict[str, str]], Cost]
 def grading(folder: Path, env: Mapping[str, str], run: Run) -> None:
     """Print the figures."""
     folder.mkdir()
-    orders = _orders(folder)
+    for number, task in enumerate(_TASKS):
+        _measure(folder / str(number), env, run, task)
+    print(f"\nWith `FakeProvider`, a grade costs the host {_fake(folder) * 1000:.1f} ms of CPU.")
+
+
+def _measure(folder: Path, env: Mapping[str, str], run: Run, task: _Task) -> None:
+    folder.mkdir()
+    orders = _orders(folder / "source", task)
     costs: dict[str, list[Cost]] = {"loop": [], "grader": []}
     size = CANDIDATES // ROUNDS
     for number in range(ROUNDS + 1):
@@ -69,7 +95,7 @@ def grading(folder: Path, env: Mapping[str, str], run: Run) -> None:
     walls = {side: sum(one.wall for one in found) for side, found in costs.items()}
     cpus = {side: sum(one.cpu for one in found) for side, found in costs.items()}
     pairs = list(zip(costs["loop"], costs["grader"], strict=True))
-    print(f"| {CANDIDATES} candidates, {MORE_ITERTOOLS.name} | serial bare loop | graded |")
+    print(f"\n| {CANDIDATES} candidates, {task} | serial bare loop | graded |")
     print("|---|---:|---:|")
     print(f"| seconds | {walls['loop']:.1f} | {walls['grader']:.1f} |")
     print(f"| CPU seconds | {cpus['loop']:.1f} | {cpus['grader']:.1f} |")
@@ -77,8 +103,8 @@ def grading(folder: Path, env: Mapping[str, str], run: Run) -> None:
         f"\nThroughput: {walls['loop'] / walls['grader']:.2f} x the loop's (median of rounds "
         f"{statistics.median(a.wall / b.wall for a, b in pairs):.2f}); CPU "
         f"{cpus['grader'] / cpus['loop']:.2f} x (median "
-        f"{statistics.median(b.cpu / a.cpu for a, b in pairs):.2f}). With `FakeProvider`, a grade "
-        f"costs the host {_fake(folder) * 1000:.1f} ms of CPU."
+        f"{statistics.median(b.cpu / a.cpu for a, b in pairs):.2f}).",
+        flush=True,
     )
 
 
@@ -104,26 +130,32 @@ def mending(project: Project, repo: Path, number: int) -> bytes:
     ).encode()
 
 
-def _orders(folder: Path) -> dict[str, Any]:
+def _orders(folder: Path, task: _Task) -> dict[str, Any]:
+    folder.mkdir()
     (folder / "source").mkdir()
-    repo = broken_base(MORE_ITERTOOLS, folder / "source")
+    repo = broken_base(task.project, folder / "source")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    python = environment(version, ("pytest==9.0.2",))
-    found = subprocess.run(
-        [python, "-m", "pytest", "-q", "--collect-only", *_TESTS],
-        cwd=repo, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    tests = [line for line in found.stdout.splitlines() if "::" in line]
+    python = environment(version, (task.pytest, *task.project.requires))
+    broken = _passing(repo, python, task)
+    (folder / "patch").write_bytes(mending(task.project, repo, 0))
+    git(repo, "apply", str(folder / "patch"))
+    solved = _passing(repo, python, task)
+    git(repo, "checkout", "-q", ".")
     git(repo, "clean", "-fdxq")
     return {
-        "repo": str(repo), "python": str(python),
-        "fail": ["tests/test_recipes.py::NthTests::test_basic"],
-        "pass": [one for one in tests if one.startswith("tests/test_recipes.py::TakeTests")],
+        "repo": str(repo), "python": str(python), "project": task.project.name,
+        "args": list(task.args), "fail": sorted(solved - broken), "pass": sorted(solved & broken),
     }  # fmt: skip
 
 
+def _passing(repo: Path, python: Path, task: _Task) -> set[str]:
+    run = run_direct(repo, str(python), task.args, pythonpath=task.project.pythonpath)
+    return {nodeid for nodeid, found in run.labels.items() if found == ["passed"]}
+
+
 def _patch(orders: Mapping[str, Any], number: int) -> bytes:
-    return mending(MORE_ITERTOOLS, Path(orders["repo"]), number)
+    (project,) = (one for one in PROJECTS if one.name == orders["project"])
+    return mending(project, Path(orders["repo"]), number)
 
 
 def loop(orders: Mapping[str, Any]) -> None:
@@ -134,7 +166,7 @@ def loop(orders: Mapping[str, Any]) -> None:
         shutil.copytree(prepared, copy, ignore=shutil.ignore_patterns(".git"))
         subprocess.run(["git", "apply", "-"], input=_patch(orders, number), cwd=copy, check=True)
         done = subprocess.run(
-            [orders["python"], "-m", "pytest", "-q", *_TESTS], cwd=copy, capture_output=True
+            [orders["python"], "-m", "pytest", "-q", *orders["args"]], cwd=copy, capture_output=True
         )
         shutil.rmtree(copy)
         if done.returncode:
@@ -143,7 +175,7 @@ def loop(orders: Mapping[str, Any]) -> None:
 
 def grader(orders: Mapping[str, Any]) -> None:
     task = Task(
-        id="t", source="", repo=orders["repo"], base="HEAD", args=_TESTS,
+        id="t", source="", repo=orders["repo"], base="HEAD", args=tuple(orders["args"]),
         fail_to_pass=tuple(orders["fail"]), pass_to_pass=tuple(orders["pass"]),
     )  # fmt: skip
 

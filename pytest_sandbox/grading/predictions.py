@@ -33,14 +33,14 @@ _PATCHES: Final = ("model_patch", "fix_patch", "patch")
 _INSTANCE: Final = frozenset({"base_commit", "test_patch", "f2p_tests"})
 
 
-def read(*paths: Path) -> Iterator[Candidate | Problem]:
+def read(*paths: str | Path) -> Iterator[Candidate | Problem]:
     """The candidates of files and folders, in their order; each bad entry is a Problem.
 
     A second patch of the same name for the same task is a Problem: which one was meant is not
     known here. Raises nothing.
     """
     seen: dict[tuple[str, str], str] = {}
-    for path in paths:
+    for path in map(Path, paths):
         for entry in _folder(path) if path.is_dir() else _file(path):
             if isinstance(entry, Candidate):
                 pair = (entry.task_id, entry.name)

@@ -47,7 +47,7 @@ def _is_harbor(path: Path) -> bool:
     return path.name == harbor.NAME and harbor.is_folder(path.parent)
 
 
-def find(paths: Iterable[Path]) -> Iterator[Task | Problem]:
+def find(paths: Iterable[str | Path]) -> Iterator[Task | Problem]:
     """The tasks of files and folders, in their order and sorted by name within a folder.
 
     What cannot be used is a Problem, in its place; an id that comes again is one too. A file that
@@ -55,7 +55,7 @@ def find(paths: Iterable[Path]) -> Iterator[Task | Problem]:
     """
     seen: dict[str, str] = {}
     for path in paths:
-        for entry in _of(path):
+        for entry in _of(Path(path)):
             if isinstance(entry, Task):
                 if entry.id in seen:
                     first = seen[entry.id]

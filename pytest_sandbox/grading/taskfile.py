@@ -105,12 +105,13 @@ def _similar(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def read(path: Path) -> Task:
+def read(path: str | Path) -> Task:
     """The task in a TOML file.
 
     Raises:
         TaskFileError: it cannot be used; all faults at once, each with its line and field.
     """
+    path = Path(path)
     text, data = _load(path)
     reading = _Reading(data)
     get = reading.get

@@ -79,7 +79,9 @@ def test_the_example_has_every_field() -> None:
 
 
 def test_the_least_a_task_needs() -> None:
-    task = taskfile.read(written(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode()))
+    path = written(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
+    task = taskfile.read(path)
+    assert taskfile.read(str(path)) == task
     assert (task.id, task.base, task.args, task.test_patch) == ("calc-17", "HEAD", (), None)
     assert (task.ids, task.profile, task.network, task.timeout) == ("exact", "strict", False, None)
 
