@@ -206,7 +206,7 @@ class Recorder:
             case wire.Output():
                 self._output.append(frame.text)
             case wire.Layers():
-                self._layers = frame
+                self._layers = frame.and_of(self._layers)
             case wire.Died():
                 self._deaths.append(frame)
             case wire.End():

@@ -124,7 +124,7 @@ class Verification:
             case wire.Hello():
                 self._rootdir = event.rootdir
             case wire.Layers():
-                self._layers = event
+                self._layers = event.and_of(self._layers)
             case wire.CollectReport(outcome="failed"):
                 self._errors.append(event.nodeid)
             case wire.Collected():

@@ -208,6 +208,13 @@ class Layers(_Frame, frozen=True, tag="layers"):
     #: Those that this sandbox cannot give, or not wholly, and why.
     off: Annotated[dict[Word, Text], Meta(max_length=64)]
 
+    def and_of(self, before: Layers | None) -> Layers:
+        """What is in force in both of two sandboxes, where a run has several."""
+        if before is None:
+            return self
+        both = [name for name in before.on if name in self.on]
+        return msgspec.structs.replace(self, on=both, off={**before.off, **self.off})
+
 
 class Died(_Frame, frozen=True, tag="died"):
     """A worker ended before its session did, says the supervisor; one for each that does."""

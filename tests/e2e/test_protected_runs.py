@@ -62,6 +62,48 @@ def test_tests_that_a_patch_adds_run(tmp_path: Path) -> None:
     assert failed(alone) > BROKEN
 
 
+def test_over_two_sandboxes(tmp_path: Path) -> None:
+    """They protect as one does: the same fails, and is told once."""
+    repo = CALC.make(tmp_path)
+    patch = CALC.patches["weakens_test.patch"].read_bytes()
+    one = mirrored(CALC, repo, patch)
+    two = mirrored(CALC, repo, patch, "--sandbox-split=2")
+    assert failed(two) == failed(one) == BROKEN, two.stdout + two.stderr
+    assert two.labels == one.labels
+    assert two.stdout.count("sandbox protects") == 1
+    good = mirrored(CALC, repo, CALC.patches["good.patch"].read_bytes(), "--sandbox-split=2")
+    assert good.exit_status == 0, good.stdout + good.stderr
+
+
+#: Right in no test's eyes but those that ask whether it is equal.
+EQUAL_TO_ANYTHING = """
+    class Quotient(int):
+        def __eq__(self, other):
+            return True
+        __hash__ = int.__hash__
+    return Quotient(a // b)
+"""
+
+
+def test_full(tmp_path: Path) -> None:
+    """The session says what the closer look found, and its exit status."""
+    repo = CALC.make(tmp_path)
+    good = mirrored(CALC, repo, CALC.patches["good.patch"].read_bytes(), "--sandbox-integrity=full")
+    assert good.exit_status == 0, good.stdout + good.stderr
+    assert "L5" in good.stdout
+    path = repo / "src" / "calc" / "arithmetic.py"
+    head, mark, rest = path.read_text().partition("    result = a / b\n")
+    assert mark
+    path.write_text(head + EQUAL_TO_ANYTHING.lstrip("\n") + rest[rest.index("\n\n\ndef ") :])
+    patch = fixture_repos.git(repo, "diff").stdout.encode()
+    fixture_repos.git(repo, "checkout", "-q", ".")
+    fooled = mirrored(CALC, repo, patch)
+    assert fooled.exit_status == 0, fooled.stdout + fooled.stderr
+    found = mirrored(CALC, repo, patch, "--sandbox-integrity=full")
+    assert found.exit_status == 24, found.stdout + found.stderr
+    assert "tampered" in found.stdout
+
+
 def test_what_is_asked_for_is_let_through(tmp_path: Path) -> None:
     patch = CALC.patches["weakens_test.patch"].read_bytes()
     run = mirrored(CALC, CALC.make(tmp_path), patch, "--sandbox-unprotect=tests/test_calc.py")

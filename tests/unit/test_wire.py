@@ -224,3 +224,11 @@ def test_no_shortcut_lets_a_text_through(text: str) -> None:
     shown = wire.printable(text, line=True)
     assert shown == wire.printable(text + "\n", line=True).removesuffix("\\n")
     assert not shown.lstrip(" \t").startswith(("::", "##["))
+
+
+def test_layers_of_several_sandboxes_are_those_of_all() -> None:
+    first = wire.Layers(n=0, on=["hardened", "sealed", "apart"], off={})
+    second = wire.Layers(n=0, on=["hardened", "apart"], off={"sealed": "one user"})
+    assert first.and_of(None) == first
+    for both in (second.and_of(first), first.and_of(second)):
+        assert both == second
