@@ -62,6 +62,7 @@ def test_tests_that_a_patch_adds_run(tmp_path: Path) -> None:
     assert failed(alone) > BROKEN
 
 
+@pytest.mark.soak
 def test_over_two_sandboxes(tmp_path: Path) -> None:
     """They protect as one does: the same fails, and is told once."""
     repo = CALC.make(tmp_path)

@@ -36,6 +36,7 @@ from pytest_sandbox.providers.docker.sandbox import DockerSandbox
 from tests import fixture_repos
 from tests.comparison import same
 from tests.containers import Engine
+from tests.e2e.test_protected import BUILD, attacked, out_of_reach
 from tests.mirrored import run_mirrored
 
 ROOT = Path(__file__).parents[2]
@@ -400,6 +401,17 @@ class TestWithAnEngine:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.delenv(name)
         same(run_mirrored(repo, args, tmp_path / "local", stdin=patch), there)
+        with_provider(_without_snapshots)
+
+    @pytest.mark.soak
+    def test_what_decides_is_out_of_reach(
+        self, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in the local engine, by the users and folders that all remote sandboxes have."""
+        for folder in ("STATE", "CACHE"):
+            monkeypatch.setenv(f"XDG_{folder}_HOME", str(tmp_path / folder))
+        options: dict[str, Any] = {"venv": None, "setup": [SETUP], "build": [BUILD]}
+        out_of_reach(attacked(tmp_path, provider="docker", **options))
         with_provider(_without_snapshots)
 
 
