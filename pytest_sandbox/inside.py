@@ -140,10 +140,15 @@ async def opened(
         started = monotonic()
         try:
             sandbox = await _create(spec, provider)
-        except (NothingDone, ProviderUnavailable, BadInput) as error:
+        except (NothingDone, BadInput) as error:
             entry.close()
             if isinstance(error, NothingDone):
                 raise CreateFailed(str(error)) from error
+            raise
+        except ProviderUnavailable:
+            # A key may expire between the order and its answer.
+            if await _ended(lambda: provider.reap(spec.name, None)) is None:
+                entry.close()
             raise
         except BaseException as error:
             # Unknown whether there is one. If it cannot be ended now, the next start will try.

@@ -9,6 +9,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_sandbox.integrity.syntax import parsed
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -31,7 +33,7 @@ class Source:
         if "\r" in text or "\f" in text:
             raise ValueError("lines are ended in more than one way")
         self.data = text.encode()
-        self.tree = ast.parse(text)
+        self.tree = parsed(text)
         self._starts = [0]
         for line in self.data.split(b"\n"):
             self._starts.append(self._starts[-1] + len(line) + 1)

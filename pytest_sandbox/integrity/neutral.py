@@ -21,6 +21,7 @@ from pytest_sandbox.integrity.edits import Source
 from pytest_sandbox.integrity.nodeids import Function
 from pytest_sandbox.integrity.probes import Probe, Row
 from pytest_sandbox.integrity.slices import Module, Unreachable
+from pytest_sandbox.integrity.syntax import parsed
 from pytest_sandbox.integrity.values import Opaque, Seen
 
 #: "shown" is a value that was there, and not the one expected.
@@ -79,7 +80,7 @@ class Neutral:
 def boot() -> str:
     """The code that reads a program, for ``python -c``."""
     text = resources.files("pytest_sandbox.integrity").joinpath("inner.py").read_text("utf-8")
-    code = ast.unparse(_without_docstrings(ast.parse(text)))
+    code = ast.unparse(_without_docstrings(parsed(text)))
     return f"{code}\nmain()\n"
 
 

@@ -13,6 +13,7 @@ from pytest_sandbox.integrity import literals, variants
 from pytest_sandbox.integrity.checks import Check
 from pytest_sandbox.integrity.edits import Definition, Edit, Source
 from pytest_sandbox.integrity.slices import Unreachable, needed
+from pytest_sandbox.integrity.syntax import parsed
 
 #: Rows of parameters that are looked at.
 _ROWS: Final = 200
@@ -103,7 +104,7 @@ class _Making:
         fixtures = [name for name in arguments if name not in self._columns]
         given = [name for name in arguments if name not in self._kept]
         text = self._text(given)
-        body = ast.parse(text)
+        body = parsed(text)
         bound = {name for name in given if name in self._columns}
         rows = tuple(itertools.islice(self._rows(tables, bound), _ROWS))
         names = needed(next(n for n in ast.walk(body) if isinstance(n, ast.FunctionDef)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox import wire
+from pytest_sandbox import assemble, wire
 from pytest_sandbox.errors import NothingDone, ProviderUnavailable, SandboxLost
 from pytest_sandbox.provider import Provider, SandboxSpec
 from pytest_sandbox.testing import FakeProvider, FakeSandbox
@@ -200,6 +200,32 @@ def test_no_other_provider_once_it_runs(stage: Stage) -> None:
     assert result.ret == 31
     assert second.sandboxes == []
     result.stdout.fnmatch_lines(["*no more money*"])
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_key_that_expires_while_a_sandbox_is_made(stage: Stage, refused: bool) -> None:
+    """It may be there: the next start looks again, unless it is known to be gone."""
+    provider = FakeProvider(collected("test_a"), all_pass)
+    made = provider.create
+    reaped: list[str] = []
+
+    async def create(spec: SandboxSpec) -> FakeSandbox:
+        (await made(spec)).closed = True  # not by us
+        raise ProviderUnavailable("the key has expired")
+
+    async def reap(name: str, sandbox_id: str | None = None) -> None:
+        reaped.append(name)
+        if refused:
+            raise ProviderUnavailable("the key has expired")
+
+    provider.create, provider.reap = create, reap  # type: ignore[method-assign]
+    assert stage.run(provider).ret == 30
+    (sandbox,) = provider.sandboxes
+    assert reaped == [sandbox.id]
+    left = [entry.name for entry in assemble.host().ledger.entries()]
+    assert left == ([sandbox.id] if refused else [])
+    for entry in assemble.host().ledger.entries():
+        entry.close()
 
 
 class Paid(FakeProvider):

@@ -14,6 +14,7 @@ import pytest
 
 import pytest_sandbox
 from pytest_sandbox import shipment
+from pytest_sandbox.integrity.syntax import parsed
 from pytest_sandbox.options import OPTIONS
 from tests.interpreters import interpreter
 
@@ -61,7 +62,7 @@ def name(path: Path) -> str:
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path.read_text())
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
@@ -84,7 +85,7 @@ def calls(path: Path) -> set[str]:
     """Names of ``os`` functions that are called."""
     return {
         node.func.attr
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
@@ -106,7 +107,7 @@ def test_imports_point_down(path: Path) -> None:
     if mine is None:
         return
     code = re.sub(r"if TYPE_CHECKING:\n(?:    .*\n|\n)*", "", path.read_text())
-    tree = ast.parse(code)
+    tree = parsed(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             targets = (
@@ -208,7 +209,7 @@ def test_below_the_plan_nothing_asks_for_options_modes_or_providers() -> None:
     for path in MODULES:
         if name(path) not in below:
             continue
-        tree = ast.parse(path.read_text())
+        tree = parsed(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Compare):
                 literals = {
