@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
-import msgspec
-
 from pytest_sandbox import __version__, inside, plan, wire
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.errors import ProtocolError
+from pytest_sandbox.kept import Kept
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Outcome, Recorder, RunResult, apart
 from pytest_sandbox.split import execute
@@ -29,10 +25,6 @@ from pytest_sandbox.workspace import Tree
 
 #: Part of every key.
 _FORMAT: Final = 1
-#: Baselines kept; the least recently used go first.
-_MOST: Final = 100
-#: Bytes of one; a larger one is made again each time.
-_MAX_FILE: Final = 64 << 20
 #: Ends that would be the same the next time.
 _LASTING: Final = ("finished", "usage", "exit")
 #: Collectors that a sentence names.
@@ -80,9 +72,6 @@ class Baseline:
         return text
 
 
-_DECODER: Final = msgspec.json.Decoder(Baseline)
-
-
 def everything(tree: Sequence[wire.Collected]) -> Collection[int]:
     """All tests of ``tree``."""
     return range(sum(len(frame.items) for frame in tree))
@@ -110,7 +99,7 @@ async def obtain(
     base = of(run, tree or run.base)
     if base is None:
         return Baseline()
-    store = _Store(host.baselines)
+    store = Kept(host.baselines, Baseline)
     name = key(base, provider.name)
     known = store.get(name)
     if known is not None:
@@ -274,45 +263,3 @@ def _trouble(result: RunResult) -> str:
         return ""
     more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
     return f"at the base, {', '.join(errors[:_NAMED])}{more} cannot be collected"
-
-
-class _Store:
-    """Baselines by key in one folder: lost, torn or of another version is as if never made."""
-
-    def __init__(self, folder: Path | None, most: int = _MOST) -> None:
-        self._folder = folder
-        self._most = most
-
-    def get(self, name: str) -> Baseline | None:
-        if self._folder is None:
-            return None
-        path = self._folder / f"{name}.json"
-        try:
-            if path.stat().st_size > _MAX_FILE:
-                return None
-            found = _DECODER.decode(path.read_bytes())
-            os.utime(path)
-        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
-            return None
-        return found
-
-    def put(self, name: str, made: Baseline) -> None:
-        data = msgspec.json.encode(made)
-        if self._folder is None or len(data) > _MAX_FILE:
-            return
-        with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".new-")
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                os.replace(scratch, self._folder / f"{name}.json")
-            except OSError:
-                os.unlink(scratch)
-                raise
-            self._bound(self._folder)
-
-    def _bound(self, folder: Path) -> None:
-        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in files[: -self._most]:
-            path.unlink(missing_ok=True)

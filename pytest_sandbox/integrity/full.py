@@ -24,8 +24,9 @@ from pytest_sandbox.integrity.canaries import Canaries, Names, Place
 from pytest_sandbox.integrity.material import Material
 from pytest_sandbox.integrity.neutral import Neutral, Site, Status, statuses
 from pytest_sandbox.integrity.nodeids import Function
-from pytest_sandbox.integrity.records import Calibration, Records, key
+from pytest_sandbox.integrity.records import Calibration, key
 from pytest_sandbox.integrity.unseen import Unseen
+from pytest_sandbox.kept import Kept
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import RunResult
 from pytest_sandbox.runner import boundary
@@ -87,7 +88,7 @@ class Confirmer:
         self._on_phase = on_phase
         self._on_usage = on_usage
         folder = None if host.baselines is None else host.baselines.parent / "calibrations"
-        self._records = Records(folder)
+        self._records = Kept(folder, Calibration)
         self._locks: dict[str, anyio.Lock] = {}
         self._known: dict[str, Calibration] = {}
 

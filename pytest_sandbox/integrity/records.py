@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from pytest_sandbox import baseline, plan
 from pytest_sandbox.integrity.canaries import Place
@@ -22,8 +16,6 @@ from pytest_sandbox.workspace import Tree
 
 #: Part of every key: other variants or probes are other ones.
 _FORMAT: Final = 1
-_MOST: Final = 100
-_MAX_FILE: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,41 +48,3 @@ def key(run: plan.Run, provider: str, trusted: Tree, gold: Tree | None, more: Se
         *more,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-class Records:
-    """Calibrations by key in one folder: lost, torn or of another version is as if never made."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    def get(self, name: str) -> Calibration | None:
-        if self._folder is None:
-            return None
-        path = self._folder / f"{name}.json"
-        try:
-            if path.stat().st_size > _MAX_FILE:
-                return None
-            found = msgspec.json.decode(path.read_bytes(), type=Calibration)
-            os.utime(path)
-        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
-            return None
-        return found
-
-    def put(self, name: str, made: Calibration) -> None:
-        data = msgspec.json.encode(made)
-        if self._folder is None or len(data) > _MAX_FILE:
-            return
-        with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".new-")
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                os.replace(scratch, self._folder / f"{name}.json")
-            except OSError:
-                os.unlink(scratch)
-                raise
-            files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-            for path in files[:-_MOST]:
-                path.unlink(missing_ok=True)

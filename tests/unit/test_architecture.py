@@ -44,6 +44,7 @@ LAYERS = (
         "interpreters",
         "workspace",
         "store",
+        "kept",
         "ledger",
         "ini",
         "durations",
@@ -204,6 +205,7 @@ def test_below_the_plan_nothing_asks_for_options_modes_or_providers() -> None:
         "gate",
         "patience",
         "store",
+        "kept",
         "ledger",
     }
     for path in MODULES:

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from pytest_sandbox import wire
-from pytest_sandbox.baseline import Baseline, _Store
+from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.evidence import absent, ended, settled, unran
+from pytest_sandbox.kept import Kept
 from pytest_sandbox.protection import Protection
 from pytest_sandbox.results import Recorder, apart
 from pytest_sandbox.workspace import Tree
@@ -206,7 +207,7 @@ def test_a_base_whose_ids_mean_something_else_says_nothing() -> None:
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
-    store = _Store(tmp_path / "baselines")
+    store = Kept(tmp_path / "baselines", Baseline)
     made = base("a.py::x", "a.py::x", trouble="something", deaths=(("exit", "collect"),))
     assert store.get("k") is None
     store.put("k", made)
@@ -216,19 +217,19 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}x", b'{"tree": 3}', b"[" * 100_000])
 def test_what_is_torn_is_as_if_never_made(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "k.json").write_bytes(content)
-    assert _Store(tmp_path).get("k") is None
+    assert Kept(tmp_path, Baseline).get("k") is None
 
 
 def test_only_so_many_are_kept(tmp_path: Path) -> None:
-    store = _Store(tmp_path, most=3)
+    store = Kept(tmp_path, Baseline, most=3)
     for number in range(6):
         store.put(str(number), Baseline())
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
-    _Store(None).put("k", Baseline())
-    assert _Store(None).get("k") is None
+    Kept(None, Baseline).put("k", Baseline())
+    assert Kept(None, Baseline).get("k") is None
 
 
 def test_a_baseline_is_plain_data() -> None:
