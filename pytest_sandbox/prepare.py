@@ -40,9 +40,9 @@ async def ready(
     Raises:
         SandboxError: as ``inside.opened`` and set-up.
     """
-    spec, known = inside.spec(run), None
-    if provider.capabilities.snapshot and run.environment.setup.commands:
-        known = await prepared(run, provider, consumer, host)
+    spec = inside.spec(run)
+    known = await prepared(run, provider, consumer, host)
+    if known is not None:
         spec = replace(spec, snapshot=known.snapshot)
     opening = (provider, host, consumer.phase, consumer.used, keep)
     async with inside.opened(spec, *opening) as sandbox:
@@ -67,8 +67,13 @@ async def ready(
 
 async def prepared(
     run: plan.Run, provider: Provider, consumer: Consumer, host: inside.Host
-) -> Prepared:
-    """The snapshot of a base with its environment: from the store, or made now."""
+) -> Prepared | None:
+    """The snapshot of a base with its environment: from the store, or made now.
+
+    None where nothing has to be set up, or the provider keeps no snapshots.
+    """
+    if not provider.capabilities.snapshot or not run.environment.setup.commands:
+        return None
     key = run.environment.key
     known = await _known(key, provider, host)
     if known is not None:

@@ -38,9 +38,8 @@ async def execute(
         )
     with runner.boundary(run.name):
         plan.check(run, provider.name, provider.able)
-        if provider.capabilities.snapshot and run.environment.setup.commands:
-            # Once, before all of them do.
-            await prepare.prepared(run, provider, consumer, host)
+        # Once, before all of them do.
+        await prepare.prepared(run, provider, consumer, host)
         durations = _durations(run, host)
         try:
             await _Split(run, provider, consumer, host, durations).carry_out()

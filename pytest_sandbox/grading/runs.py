@@ -146,14 +146,10 @@ class Runs:
         lock = self._preparing.setdefault(run.environment.key, anyio.Lock())
         with boundary(run.name):
             async with lock:
-                await self._prepared(run, recorder)
+                plan.check(run, self._provider.name, self._provider.able)
+                await prepare.prepared(run, self._provider, recorder, assemble.host())
             await execute(run, self._provider, recorder, assemble.host())
         return recorder.result(run.name)
-
-    async def _prepared(self, run: plan.Run, recorder: Recorder) -> None:
-        if self._provider.capabilities.snapshot and run.environment.setup.commands:
-            plan.check(run, self._provider.name, self._provider.able)
-            await prepare.prepared(run, self._provider, recorder, assemble.host())
 
 
 class _Recorder(Recorder):

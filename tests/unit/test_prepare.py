@@ -97,7 +97,9 @@ class Bench:
     def prepare(self, provider: KeepingProvider, **options: Any) -> Prepared:
         recorder = Recorder(self.phases.append)
         run = self.run(**options)
-        return anyio.run(prepare.prepared, run, provider, recorder, self.host)
+        found = anyio.run(prepare.prepared, run, provider, recorder, self.host)
+        assert found is not None
+        return found
 
 
 @pytest.fixture
