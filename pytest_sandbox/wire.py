@@ -356,7 +356,7 @@ class Decoder:
 # Fields that hold one line each; all other texts may hold several.
 _LINES = frozenset({
     "nodeid", "name", "type", "path", "domain", "category", "python", "pytest", "platform",
-    "rootdir",
+    "rootdir", "plugins", "packages",
 })  # fmt: skip
 
 
