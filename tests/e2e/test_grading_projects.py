@@ -99,8 +99,8 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 
 
 #: What is another in every sandbox, or says which provider it was.
-_OWN = ("key", "environment", "provider", "phases", "seconds", "sandboxes", "sandbox_seconds", "cost",
-        "python", "packages")  # fmt: skip
+_OWN = ("key", "environment", "provider", "phases", "seconds", "sandboxes", "sandbox_seconds",
+        "cost", "python", "packages")  # fmt: skip
 
 
 def said(verdict: Verdict) -> dict[str, object]:

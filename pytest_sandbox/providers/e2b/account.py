@@ -5,7 +5,11 @@ Knows no sandbox.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
+import threading
+import time
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,6 +21,25 @@ KEYS = "https://e2b.dev/dashboard?tab=keys"
 DOMAIN = "e2b.app"
 #: Seconds for one request that does no work.
 REQUEST = 30.0
+#: Seconds the end of the process waits for the threads of E2B's HTTP library.
+SETTLING = 1.0
+
+
+@atexit.register
+def settle() -> None:
+    """Waits for the native threads that are inside Python, :data:`SETTLING` at most.
+
+    E2B's HTTP library, pyqwest, hands each answer over from a thread of its own, which can still
+    be on its way out of asyncio's ``call_soon_threadsafe`` when the answer has been used and the
+    process ends. Before Python 3.14 the interpreter unwinds such a thread through its native
+    frames, and that aborts the process: a session whose tests passed exits with -6.
+    """
+    if "pyqwest" not in sys.modules:
+        return
+    until = time.monotonic() + SETTLING
+    python = {thread.ident for thread in threading.enumerate()}
+    while sys._current_frames().keys() - python and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def sdk() -> ModuleType:
