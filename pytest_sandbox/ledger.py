@@ -19,6 +19,8 @@ from typing import Any
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 #: An entry is a few hundred bytes; anything larger is not ours.
 _MAX_SIZE = 16_384
+#: Seconds after a sandbox's own end until it is believed: clocks differ, and vendors are late.
+_LATE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Entry:
     @property
     def sandbox_id(self) -> str | None:
         return self._record.sandbox_id
+
+    @property
+    def expired(self) -> bool:
+        """The provider has ended the sandbox itself by now, an hour ago or more."""
+        return time.time() > self._record.expires + _LATE
 
     def created(self, sandbox_id: str) -> None:
         """The sandbox exists, under the provider's name for it."""

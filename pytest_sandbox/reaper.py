@@ -30,7 +30,7 @@ async def reap_orphans(
         quiet: say nothing when there is nothing to end.
 
     Returns:
-        0, or 1 when one could not be ended; ``say`` was told why.
+        0, or 1 when one could not be ended and may still run; ``say`` was told why.
     """
     await anyio.to_thread.run_sync(scratch.sweep)
     # Those that were kept for a look only go when a person asks.
@@ -41,9 +41,15 @@ async def reap_orphans(
             async with registry.factory(entry.provider, others)() as provider:
                 await provider.reap(entry.name, entry.sandbox_id)
         except (SandboxError, OSError) as error:
-            status = 1
             text = printable(str(error), line=True)
-            say(f"{entry.name} ({entry.provider}) could not be ended: {text}")
+            told = f"{entry.name} ({entry.provider}) could not be ended: {text}"
+            if entry.expired:
+                # Or a provider that is no longer used is complained about for ever.
+                entry.close()
+                say(f"{told}; its own time limit is over, so this is said for the last time")
+            else:
+                status = 1
+                say(told)
             continue
         entry.close()
         say(f"ended {entry.name} ({entry.provider}), which a dead session left behind")

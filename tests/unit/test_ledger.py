@@ -12,9 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from pytest_sandbox import reaper
+from pytest_sandbox.inside import Host
 from pytest_sandbox.ledger import Ledger
+from pytest_sandbox.store import PreparedStore
 
 CHILD = (
     "import sys; from pathlib import Path; from pytest_sandbox.ledger import Ledger; "
@@ -140,7 +144,10 @@ def test_only_the_user_may_look(tmp_path: Path) -> None:
 MANY = """
 import sys
 from pathlib import Path
+from pytest_sandbox import reaper
+from pytest_sandbox.inside import Host
 from pytest_sandbox.ledger import Ledger
+from pytest_sandbox.store import PreparedStore
 ledger = Ledger(Path(sys.argv[1]))
 for number in range(100):
     entry = ledger.open(f"{sys.argv[2]}-{number}", provider="local", expires=60)
@@ -165,3 +172,18 @@ def test_many_processes_share_a_ledger(tmp_path: Path) -> None:
         assert process.returncode == 0, errors.decode()
     steady.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("over", "status", "kept"), [(600.0, 1, True), (2 * 3600.0, 0, False)], ids=["recent", "old"]
+)
+def test_a_provider_that_is_no_more(over: float, status: int, kept: bool, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open("one", provider="sold", expires=60)
+    change(tmp_path / "one.json", boot="another", expires=time.time() - over)
+    told: list[str] = []
+    host = Host(ledger, PreparedStore(tmp_path / "store"))
+    assert anyio.run(reaper.reap_orphans, host, {}, told.append) == status
+    assert "one (sold) could not be ended: there is no provider 'sold'" in told[0]
+    assert ("for the last time" in told[0]) is not kept
+    assert [entry.name for entry in ledger.entries()] == ["one"] * kept
