@@ -11,7 +11,7 @@ from tests.comparison import FIXTURES, PAIRS, counts, same
 
 #: A fixed sample of the pairs: each pytest, and the oldest and newest Python.
 #: The fixed sample: outcomes of every kind with and without a candidate, odd ids, a plugin.
-FIXTURE_SAMPLE = [("outcomes", None), ("outcomes", "good"), ("idzoo", "good"), ("asyncsvc", "good")]
+FIXTURE_SAMPLE = [("outcomes", "good"), ("idzoo", "good"), ("asyncsvc", "good")]
 SAMPLE = [("3.8", "pytest==6.2.5"), ("3.10", "pytest==7.4.4"), ("3.12", "pytest==8.4.2"),
           ("3.13", "pytest==9.0.2")]  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_verdicts(built: Corpus) -> None:
         assert verdict.reason
 
 
-@pytest.mark.parametrize("unseen", ["held_out", "calls"])
+@pytest.mark.parametrize("unseen", [pytest.param("held_out", marks=pytest.mark.soak), "calls"])
 def test_what_is_not_seen(built: Corpus, unseen: str) -> None:
     text = (FOLDER / "held_out" / "test_held_out.py").read_bytes()
     more: Mapping[str, Any] = {

@@ -307,6 +307,7 @@ def test_editable_installs_of_the_checkout_lead_to_the_workspace(tmp_path: Path)
     assert len(Project(flat, tmp_path / "scratch").run(f"--sandbox-venv={venv}").outcomes) == 1
 
 
+@pytest.mark.soak
 def test_the_version_comes_from_the_tag(tmp_path: Path) -> None:
     fixture = fixture_repos.load("versioned")
     project = Project(fixture.make(tmp_path), tmp_path / "scratch")

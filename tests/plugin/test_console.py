@@ -203,7 +203,9 @@ def test_with_an_environment_that_points_into_it(hostile: Hostile) -> None:
     check(hostile.run("--sandbox-base=HEAD", env=env), hostile)
 
 
-@pytest.mark.parametrize("path", ["", "{repo}/src:{outside}:.:src"])
+@pytest.mark.parametrize(
+    "path", [pytest.param("", marks=pytest.mark.soak), "{repo}/src:{outside}:.:src"]
+)
 def test_a_python_path_into_it_goes_no_further(hostile: Hostile, path: str) -> None:
     """The variable acts on our own start: a sitecustomize of the checkout is beyond prevention,
     and only that; pytest's process never sees it."""

@@ -30,7 +30,7 @@ from tests.fixture_repos import git
 BOUND = 90.0
 #: What the sandbox's pytest is made of: no index is asked for packages.
 _PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
-_SETUP = (
+SETUP = (
     "python -I -c \"import sysconfig, zipfile; zipfile.ZipFile('packages.zip')"
     ".extractall(sysconfig.get_path('purelib'))\" && python -m pytest -q --collect-only"
 )
@@ -204,7 +204,7 @@ class Site:
             patch=candidate.patch,
             provider=provider,
             on_phase=on_phase,
-            setup=[_SETUP],
+            setup=[SETUP],
             setup_inputs=["packages.zip"],
             timeout=60,
             collect_timeout=60,

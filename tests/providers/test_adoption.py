@@ -49,21 +49,20 @@ new file mode 100644
 
 
 @pytest.fixture
-def images(
-    docker_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Path], str]]:
+def images(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     for name, value in docker_engine.env.items():
         monkeypatch.setenv(name, value)
     made: list[str] = []
 
-    def make(repo: Path) -> str:
+    def make(repo: Path, base: str = IMAGE) -> str:
+        """An image with the repository over what is in ``base``, and with an environment."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             archive.add(repo, "testbed")
         with docker_engine.client() as client:
             limits = client.create_host_config(network_mode="none")
-            command = ["/bin/sh", "-c", INSTALL]
-            container = client.create_container(IMAGE, command=command, host_config=limits)["Id"]
+            command = ["/bin/sh", "-c", INSTALL if base == IMAGE else "true"]
+            container = client.create_container(base, command=command, host_config=limits)["Id"]
             client.put_archive(container, "/", buffer.getvalue())
             client.start(container)
             assert client.wait(container)["StatusCode"] == 0, client.logs(container).decode()
@@ -90,7 +89,7 @@ def grade(task: Task, *names: str) -> list[Verdict]:
     return asyncio.run(main())
 
 
-def test_the_image_s_own_repository(images: Callable[[Path], str], tmp_path: Path) -> None:
+def test_the_image_s_own_repository(images: Callable[..., str], tmp_path: Path) -> None:
     repo = fixture_repos.load("calc").make(tmp_path)
     head = fixture_repos.git(repo, "rev-parse", "HEAD").stdout.strip()
     fields: dict[str, Any] = {
@@ -113,7 +112,7 @@ def test_the_image_s_own_repository(images: Callable[[Path], str], tmp_path: Pat
     changed = repo / "src" / "calc" / "__init__.py"
     before = changed.read_text()
     changed.write_text("raise RuntimeError('not the base')\n")
-    other = images(repo)
+    other = images(repo, task.image)
     changed.write_text(before)
     [again] = grade(replace(task, image=other), "good")
     assert again.outcome == "resolved", again.reason

@@ -150,7 +150,7 @@ class DistantProvider(Provider):
 
 
 class TestConformance(ProviderConformance):
-    @pytest.fixture(params=["streaming", "polling"])
+    @pytest.fixture(params=[pytest.param("streaming", marks=pytest.mark.soak), "polling"])
     def provider_factory(
         self, request: pytest.FixtureRequest, tmp_path: Path
     ) -> Callable[[], Provider]:

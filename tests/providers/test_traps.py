@@ -5,6 +5,7 @@ Signals, proxies, ``.env`` files, warnings as errors, other plugins.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -75,6 +76,12 @@ async def test_in_a_loop(sandbox):
     assert sandbox.exec(["true"]).returncode == 0
 """
 
+#: What loads it, and what has it act on these tests.
+PLUGINS = {
+    "xdist": ("xdist.plugin", ["-n2"]),
+    "timeout": ("pytest_timeout", ["--timeout=120", "--timeout-method=signal"]),
+}
+
 
 @pytest.fixture(scope="module", params=PROVIDERS)
 def emulator(request: pytest.FixtureRequest) -> Iterator[tuple[str, Running]]:
@@ -141,23 +148,29 @@ def test_a_mirrored_session_leaves_the_process_as_it_was(
     assert time.monotonic() - began < 200
 
 
+#: The fixed sample has each provider, and each plugin.
+BESIDE = (("e2b", "xdist"), ("modal", "timeout"), ("daytona", "xdist"))
+
+
 @pytest.mark.parametrize(
-    ("plugin", "args"),
+    ("emulator", "beside"),
     [
-        ("xdist.plugin", ["-n2"]),
-        ("pytest_timeout", ["--timeout=120", "--timeout-method=signal"]),
+        pytest.param(*pair, marks=() if pair in BESIDE else pytest.mark.soak)
+        for pair in itertools.product(PROVIDERS, PLUGINS)
     ],
-    ids=["xdist", "timeout"],
+    indirect=["emulator"],
 )
 def test_the_fixture_beside_other_plugins(
-    emulator: tuple[str, Running], plugin: str, args: list[str], tmp_path: Path
+    emulator: tuple[str, Running], beside: str, tmp_path: Path
 ) -> None:
     provider, running = emulator
+    plugin, plugin_args = PLUGINS[beside]
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "test_own.py").write_text(OWN_TESTS)
     args = [
         "-W", "error", "-o", "asyncio_mode=auto", "-o",
-        "asyncio_default_fixture_loop_scope=function", f"--sandbox-provider={provider}", *args,
+        "asyncio_default_fixture_loop_scope=function", f"--sandbox-provider={provider}",
+        *plugin_args,
     ]  # fmt: skip
     plugins = f"pytest_asyncio.plugin,{plugin}"
     done = session(tmp_path / "own", running, plugins, args, tmp_path / "scratch")
