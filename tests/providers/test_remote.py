@@ -261,3 +261,36 @@ def test_what_listens_in_a_sandbox_is_out_of_the_tests_reach(
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"{expected}\n", "")
+
+
+NAMESPACES = """
+import ctypes, errno, os, subprocess, sys, threading
+from pytest_sandbox.providers.remote.shim import namespaces, processes
+libc = ctypes.CDLL(None, use_errno=True)
+clone = namespaces._CALLS[os.uname().machine][1]
+
+def calls():
+    flags = namespaces.CLONE_NEWUSER | 17  # SIGCHLD
+    for number, *args in ((clone, flags, 0, 0, 0, 0), (435, 0, 0)):
+        pid = libc.syscall(number, *args)
+        if pid == 0: os._exit(0)
+        yield errno.errorcode[ctypes.get_errno()] if pid < 0 else "made"
+    made = libc.unshare(namespaces.CLONE_NEWUSER) == 0
+    yield "made" if made else errno.errorcode[ctypes.get_errno()]
+
+assert processes.prctl(processes.PR_SET_NO_NEW_PRIVS)
+assert namespaces.refuse()
+print(*calls())
+ran = []
+thread = threading.Thread(target=ran.append, args=(1,))
+thread.start(); thread.join()
+child = [sys.executable, "-c", "import os; os._exit(os.fork() and 7)"]
+assert ran and subprocess.run(child).returncode == 7
+"""
+
+
+def test_what_is_not_trusted_makes_no_user_namespaces() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NAMESPACES], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("EPERM ENOSYS EPERM\n", "")

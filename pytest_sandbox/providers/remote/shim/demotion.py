@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import NoReturn
 
+from . import namespaces
 from .places import OOM_NOTICE
 from .processes import (
     PR_SET_NO_NEW_PRIVS,
@@ -122,6 +123,8 @@ def _enter(terms: tuple[int | None, ...], argv: list[str]) -> NoReturn:
             become(owner)
         if not prctl(PR_SET_NO_NEW_PRIVS) and owner is not None:
             raise OSError(errno.EPERM, "no_new_privs cannot be set")
+        if owner is not None:
+            namespaces.refuse()  # where that fails, sealing says so
         os.umask(0o022)
         environment = {
             key[len(HELD) :] if key.startswith(HELD) else key: value

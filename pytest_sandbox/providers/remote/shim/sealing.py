@@ -8,6 +8,7 @@ import stat
 import sys
 from typing import Iterator
 
+from .namespaces import refused
 from .places import ROOT
 
 GITCONFIG = "/etc/gitconfig"
@@ -25,6 +26,9 @@ def seal(folder: str, owner: int) -> None:
     folders = {above for name in files for above in _above(name)}
     if files and not _trusted_by_git(folder):
         sys.stdout.write("git would refuse a folder that is another user's")
+        return
+    if files and not refused(owner):
+        sys.stdout.write("the tests' user can make namespaces, and mount over files in them")
         return
     uid = os.getuid()
     places = [os.path.join(folder, name) if name else folder for name in sorted(folders)]
