@@ -7,6 +7,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,23 +250,27 @@ def test_a_native_thread_inside_python_is_waited_for() -> None:
     import pyqwest
 
     assert pyqwest
-    began, left = _thread.allocate_lock(), list[str]()
+    began, go, left = _thread.allocate_lock(), _thread.allocate_lock(), list[str]()
     began.acquire()
+    go.acquire()
 
-    def report(seconds: float) -> None:
+    def report() -> None:
         began.release()
-        time.sleep(seconds)
+        go.acquire()
+        time.sleep(0.01)
         left.append("done")
 
-    _thread.start_new_thread(report, (0.3,))
+    _thread.start_new_thread(report, ())
+    began.acquire()
+    threading.Timer(0.2, go.release).start()
+    account.settle()
+    assert left == ["done"]
+    # But not for ever.
+    _thread.start_new_thread(report, ())
     began.acquire()
     account.settle()
     assert left == ["done"]
-    _thread.start_new_thread(report, (account.SETTLING + 1,))
-    began.acquire()
-    start = time.monotonic()
-    account.settle()
-    assert time.monotonic() - start < account.SETTLING + 0.9
+    go.release()
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
