@@ -59,7 +59,7 @@ def grade(corpus: Corpus, venv: str, **options: Any) -> Mapping[str, Verdict]:
 
     async def main() -> list[Verdict]:
         limits: dict[str, Any] = {"memory": 512 * MIB, "disk": 128 * MIB, "processes": 64}
-        async with Grader(workers=3, venv=venv, retries=0, **limits, **options) as grader:
+        async with Grader(workers=4, venv=venv, retries=0, **limits, **options) as grader:
             return await asyncio.gather(*(
                 grader.grade(_task(corpus.task, made.entry), _candidate(corpus.task, made))
                 for made in corpus.made
