@@ -72,7 +72,7 @@ some faults, of a candidate that passes, where it strikes **always**, from that 
 | `right` | every test has the result it should have, and so has the run |
 | `right*` | the same, after a new sandbox took over the tests that had no result yet |
 | `infra` | the run ends with an infrastructure error (`InfraError`, `CreateFailed`, `ProviderUnavailable`), exit status 30 or 31: it says nothing about the tests |
-| `killed` | the test process was killed for its memory, and the run says so: tests without a result are errors, never passes. Whoever uses up the sandbox's memory fails, on every engine |
+| `killed` | the test process was killed for its memory, and the run says so: tests without a result are errors or failures, never passes. Whoever uses up the sandbox's memory fails, on every engine |
 | `†` | a sandbox was left when the run was over; the ledger had it, and `pytest --sandbox-reap` ended it (otherwise the vendor does, at the end of its time) |
 | `–` | there is no such fault at that place |
 

@@ -250,7 +250,8 @@ def judged(candidate: Candidate, result: RunResult) -> tuple[str, str]:
     if told == candidate.outcomes and result.passed == passed and sound:
         return "right", ""
     known = all(
-        told.get(test) in (outcome, "error") for test, outcome in candidate.outcomes.items()
+        told.get(test) in (outcome, "error", "failed")
+        for test, outcome in candidate.outcomes.items()
     )
     if result.end.reason == "died" and known and not result.passed:
         return "killed", result.end.message

@@ -19,18 +19,22 @@ from tests.emulators.machine import MachineGone, Machines
 
 KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
 
-#: Kills the program that uses most memory, as a kernel does that has none left.
+#: Kills the next program that uses more than so many bytes, as a kernel does that has none left.
 _OOM = """
-import os, signal
-most = (0, 0)
-for name in os.listdir("/proc"):
-    try:
-        if name.isdigit() and int(name) not in (1, os.getpid()):
-            with open("/proc/" + name + "/statm") as file:
-                most = max(most, (int(file.read().split()[1]), int(name)))
-    except OSError:
-        pass
-os.kill(most[1], signal.SIGKILL)
+import os, signal, sys, time
+end = time.monotonic() + 10
+while time.monotonic() < end:
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit():
+                with open("/proc/" + name + "/statm") as file:
+                    resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                if resident > int(sys.argv[1]):
+                    os.kill(int(name), signal.SIGKILL)
+                    sys.exit()
+        except OSError:
+            pass
+    time.sleep(0.005)
 """
 
 
@@ -115,7 +119,10 @@ class E2B:
         elif action == "token":
             box.token = "expired"
         elif action == "oom":
-            await box.machine.run(["python3", "-c", _OOM])
+            above = str(arguments.get("above", 24 << 20))
+            killer = await box.machine.start(["python3", "-c", _OOM, above])
+            # What is there already dies before the answer; what is not, when it comes.
+            await asyncio.wait([killer.status], timeout=0.5)
         else:
             raise ValueError(action)
         return {}
