@@ -110,13 +110,16 @@ class Process:
     async def begin(self) -> None:
         """Reads the pid. Raises FileNotFoundError: there is no such folder."""
         line = bytearray()
-        while not line.endswith(b"\n"):
-            if not (byte := await _read(self._fds[0], 1)):
-                break
-            line += byte
-        if line == b"-\n":
-            self._end()
-            raise FileNotFoundError
+        try:
+            while not line.endswith(b"\n"):
+                if not (byte := await _read(self._fds[0], 1)):
+                    break
+                line += byte
+            if line == b"-\n":
+                raise FileNotFoundError
+        except BaseException:
+            self._end()  # whoever asked for it may be gone
+            raise
         self.pid = int(line or b"0")
         self._tasks = [
             *map(asyncio.create_task, map(self._pump, self._fds, (self.stdout, self.stderr))),
