@@ -83,6 +83,11 @@ class Running:
     def snapshots(self) -> list[Any]:
         return list(self.state()["snapshots"])
 
+    def endless(self) -> list[Any]:
+        """Snapshots that the vendor would keep until somebody deletes them."""
+        state = self.state()
+        return list(state.get("endless", state["snapshots"]))
+
     def unknown(self) -> list[str]:
         """Requests that the emulator does not know."""
         return list(self.ask("GET", "/unknown"))

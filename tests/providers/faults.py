@@ -349,7 +349,8 @@ async def examine(
         report(cell, " / ".join(words), problems)
     await here.forget_snapshots()
     assert here.running.unknown() == []
-    assert here.running.snapshots() == []
+    # One whose answer got lost cannot be named; where nobody can list it, it has to go by itself.
+    assert here.running.endless() == []
 
 
 async def _start_over(here: Site) -> None:

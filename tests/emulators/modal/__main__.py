@@ -60,6 +60,11 @@ class Modal:
             "snapshots": [
                 image.id for image in cloud.images.values() if image.snapshot is not None
             ],
+            "endless": [
+                image.id
+                for image in cloud.images.values()
+                if image.snapshot is not None and image.expires is None
+            ],
             "names": dict(cloud.names),
         }
 
