@@ -227,6 +227,10 @@ GRADING: Final[tuple[Option, ...]] = (
            ini=False),
 )  # fmt: skip
 
+#: What says which tree runs. Who names one and leaves its value empty (a variable of CI's that is
+#: not set, say) would have the tree run that is there, and trusted.
+TREE: Final = ("repo", "base", "patch")
+
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
@@ -278,7 +282,11 @@ def _value(
         ("@pytest.mark.sandbox", marker.get(option.name) if option.marker else None),
         (f"ini key {option.key}", ini.get(option.key) if option.ini else None),
     )
+    given = option.flag if option.default != "" else ""
     for place, raw in places:
+        empty = raw == "" or (isinstance(raw, list) and "" in raw)
+        if empty and (place == given or (option.name in TREE and place == option.variable)):
+            raise OptionError(f"{place} is empty: give it a value, or leave it out")
         if raw is None or raw == [] or raw == "":
             continue
         try:
@@ -286,6 +294,29 @@ def _value(
         except ValueError as error:
             raise OptionError(f"{place}: {str(raw)!r} is not {error}") from None
     return option.default
+
+
+def misplaced(cli: Callable[[str], Any], *, mirrors: bool, grades: bool) -> str | None:
+    """What the command line asks for and this session would not do, as a sentence.
+
+    Args:
+        cli: raw value by option name, None where not given; lists for repeatable ones.
+        mirrors: whether the session's tests run in a sandbox.
+        grades: whether it grades candidates or derives tasks.
+    """
+    if not mirrors:
+        for name in TREE:
+            if cli(name) is not None:
+                flag = BY_NAME[name].flag
+                if grades:
+                    return f"{flag} is not for tasks, which name their own trees: leave it out"
+                return f"{flag} does nothing without --sandbox: add that, or the tests run here"
+    if not grades:
+        for option in GRADING:
+            if cli(option.name) not in (None, []):
+                other = "--sandbox-derive" if option.name == "repeats" else "--sandbox-predictions"
+                return f"{option.flag} does nothing without {other}"
+    return None
 
 
 def _parse(option: Option, raw: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_sandbox import guard
-from pytest_sandbox.options import GRADING, OPTIONS, PROVIDERS
+from pytest_sandbox.options import GRADING, OPTIONS, PROVIDERS, misplaced
 
 if TYPE_CHECKING:
     from pytest_sandbox.fixture import SandboxFixture, Session
@@ -118,8 +118,14 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         from pytest_sandbox import housekeeping
 
         return housekeeping.main(config)
-    grades = option.sandbox_predictions or option.sandbox_derive
-    if not config.stash.get(_MIRROR, False) and not grades:
+    mirrors = config.stash.get(_MIRROR, False)
+    grades = bool(option.sandbox_predictions or option.sandbox_derive)
+    text = misplaced(
+        lambda name: getattr(option, f"sandbox_{name}"), mirrors=mirrors, grades=grades
+    )
+    if text is not None:
+        raise pytest.UsageError(text)
+    if not mirrors and not grades:
         return None
     from pytest_sandbox.errors import SandboxError
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+# An inner pytest's end forgets the modules that it was the first to import, and msgspec looks for
+# the types of a kept class's fields in its module.
+from pytest_sandbox import mirroring as mirroring
 from pytest_sandbox import wire
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.testing import FakeProvider

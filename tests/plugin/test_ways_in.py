@@ -340,6 +340,25 @@ def test_a_patch_that_is_not_there(stage: Stage) -> None:
     assert provider.log == []
 
 
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--sandbox", "--sandbox-base="], "--sandbox-base is empty"),
+        (["--sandbox", "--sandbox-patch", ""], "--sandbox-patch is empty"),
+        (["--sandbox-patch=fix.diff"], "--sandbox-patch does nothing without --sandbox"),
+        (["--sandbox", "--sandbox-shard=1/2"], "--sandbox-shard does nothing without"),
+    ],
+)
+def test_a_candidate_that_would_not_run_is_no_candidate_that_passes(
+    stage: Stage, args: list[str], text: str
+) -> None:
+    provider = fake()
+    result = run(stage, provider, *args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {text}*"])
+    assert not provider.sandboxes
+
+
 @pytest.mark.parametrize("capture", ["fd", "sys", "no"])
 def test_a_patch_on_standard_input(stage: Stage, capture: str) -> None:
     command = [

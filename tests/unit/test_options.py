@@ -54,6 +54,9 @@ def test_the_marker_takes_env_as_a_mapping() -> None:
         ({"ini": {"sandbox_tiemout": "3"}}, "sandbox_tiemout"),
         ({"cli": cli(env=["PYTEST_SANDBOX_X=1"])}, "never reaches a sandbox"),
         ({"cli": cli(env=["1A=1"])}, "NAME or NAME=VALUE"),
+        ({"cli": cli(base="")}, "--sandbox-base is empty"),
+        ({"cli": cli(setup=["a", ""])}, "--sandbox-setup is empty"),
+        ({"environ": {"PYTEST_SANDBOX_BASE": ""}}, "PYTEST_SANDBOX_BASE is empty"),
     ],
 )
 def test_refused_values_name_their_place(place: dict[str, Any], message: str) -> None:
@@ -88,3 +91,29 @@ def test_what_an_ini_must_not_decide() -> None:
     """The ini is the repository's own: it names no files of this machine, and no secrets."""
     for name in ("repo", "base", "patch", "venv", "setup_secret", "artifact_dir", "pytest_args"):
         assert not BY_NAME[name].ini
+
+
+def test_an_empty_value_that_has_a_meaning() -> None:
+    assert resolve(cli=cli(pytest_args=""))["pytest_args"] == ""
+    assert resolve(environ={"PYTEST_SANDBOX_TIMEOUT": ""})["timeout"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "mirrors", "grades", "text"),
+    [
+        ({"patch": "x.diff"}, False, False, "--sandbox-patch does nothing without --sandbox"),
+        ({"base": ""}, False, False, "--sandbox-base does nothing without --sandbox"),
+        ({"base": "HEAD"}, False, True, "--sandbox-base is not for tasks"),
+        ({"shard": "1/2"}, True, False, "--sandbox-shard does nothing without --sandbox-pred"),
+        ({"merge": ["x"]}, False, False, "--sandbox-merge does nothing without --sandbox-pred"),
+        ({"repeats": "3"}, True, False, "--sandbox-repeats does nothing without --sandbox-derive"),
+        ({"patch": "x.diff", "timeout": "3"}, True, False, None),
+        ({"timeout": "3", "merge": []}, False, False, None),
+        ({"shard": "1/2"}, False, True, None),
+    ],
+)
+def test_what_a_session_would_not_do_is_said(
+    values: dict[str, Any], mirrors: bool, grades: bool, text: str | None
+) -> None:
+    found = options.misplaced(cli(**values), mirrors=mirrors, grades=grades)
+    assert found is None if text is None else (found or "").startswith(text)
