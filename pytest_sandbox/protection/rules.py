@@ -6,9 +6,10 @@ Names and the trusted pytest configuration decide. Pure: knows no workspace and 
 from __future__ import annotations
 
 import fnmatch
+import glob
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 #: What pytest and its plugins read, or what builds and runs the tests, where tests lie below it.
@@ -51,12 +52,13 @@ class Rules:
         unprotect: Sequence[str] = (),
     ) -> None:
         patterns = ["test_*.py", "*_test.py", "tests.py", "test*.txt", *_test_files(keys)]
+        wanted = [path.strip("/").removeprefix("./") for path in words(keys.get("testpaths"))]
+        self._wanted = any_of(path for path in wanted if path not in ("", ".", "src", "lib"))
         self._files = any_of(p for p in patterns if "/" not in p)
-        self._paths = any_of(q for p in patterns if "/" in p for q in (p, f"*/{p}"))
+        paths = [q for p in patterns if "/" in p for q in (p, f"*/{p}")]
+        self._paths = any_of((*paths, *self._all_tests(trusted, keys)))
         self._restore = any_of(restore)
         self._unprotect = any_of(unprotect)
-        wanted = [path.strip("/") for path in words(keys.get("testpaths"))]
-        self._wanted = any_of(path for path in wanted if path not in ("", ".", "src"))
         #: Folders with test files in them, some of which pytest puts on sys.path.
         self.holding: set[str] = set()
         #: Folders with an ``__init__.py``.
@@ -85,6 +87,23 @@ class Rules:
                     self._folders.add(above)
             if folder and folder not in self.packages and folder not in self._others:
                 self._folders.add(folder)
+
+    def _all_tests(self, trusted: Collection[str], keys: Mapping[str, Any]) -> Iterator[str]:
+        """Globs of what ``testpaths`` alone tells to be tests, as any module's name is one's.
+
+        No folder is meant in which the product lies as well: a package, or where packages lie.
+        With doctests, any module may be the product's.
+        """
+        any_name = any(name.strip("*") in ("", ".py") for name in words(keys.get("python_files")))
+        if not any_name or "--doctest-modules" in _options(keys):
+            return
+        packages = {path.rpartition("/")[0] for path in trusted if path.endswith("/__init__.py")}
+        roots = {path.strip("/").removeprefix("./") for path in words(keys.get("pythonpath"))}
+        others = packages | {folder.rpartition("/")[0] for folder in packages} | roots
+        folders = {path[:at] for path in trusted for at, char in enumerate(path) if char == "/"}
+        for path in folders - others:
+            if self._wanted.fullmatch(path):
+                yield f"{glob.escape(path)}/*.py"
 
     def lets_through(self, path: str) -> bool:
         return self._unprotect.fullmatch(path) is not None
@@ -182,14 +201,19 @@ def _test_files(keys: Mapping[str, Any]) -> list[str]:
     """The files with tests in them that the configuration names."""
     # One that takes in every module says nothing of which are tests.
     found = [p for p in words(keys.get("python_files")) if p.strip("*") not in ("", ".py")]
-    options = keys.get("addopts", "")
-    try:
-        given = shlex.split(options) if isinstance(options, str) else words(options)
-    except ValueError:
-        return found
+    given = _options(keys)
     for at, word in enumerate(given):
         if word == "--doctest-glob" and at + 1 < len(given):
             found.append(given[at + 1])
         elif word.startswith("--doctest-glob="):
             found.append(word.partition("=")[2])
     return [glob for glob in found if glob.strip("*") not in ("", ".py")]
+
+
+def _options(keys: Mapping[str, Any]) -> list[str]:
+    """What the configuration's ``addopts`` are; none where they cannot be read."""
+    options = keys.get("addopts", "")
+    try:
+        return shlex.split(options) if isinstance(options, str) else words(options)
+    except ValueError:
+        return []

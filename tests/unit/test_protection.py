@@ -307,6 +307,12 @@ def test_where_python_looks(
         ("addopts = --doctest-glob *.rst -q", "guide/usage.rst"),
         ("addopts = 'unclosed", None),
         ("testpaths = check*", None),
+        ("python_files = *.py\ntestpaths = check*", "checks/a.py"),
+        ("python_files = *\ntestpaths = ./checks/", "checks/a.py"),
+        # Any module may be the product's.
+        ("python_files = *.py\ntestpaths = checks\naddopts = --doctest-modules", None),
+        ("python_files = *.py\ntestpaths = checks\npythonpath = checks", None),
+        ("python_files = *.py\ntestpaths = other", None),
     ],
 )
 def test_what_the_ini_says_of_tests(workspace: Workspace, ini: str, path: str | None) -> None:
@@ -314,6 +320,31 @@ def test_what_the_ini_says_of_tests(workspace: Workspace, ini: str, path: str | 
     changes = {**files, "checks/a.py": "x", "guide/usage.rst": "x"}
     made = protect(workspace, tree(workspace, files), tree(workspace, changes))
     assert made.restored == (() if path is None else (path,))
+
+
+def test_a_folder_of_tests_by_the_ini_alone(workspace: Workspace) -> None:
+    """Where any module's name is a test's: but none of the product."""
+    ini = "[pytest]\npython_files = *.py\ntestpaths = checks source pkg lib\n"
+    paths = ("checks/a.py", "checks/deep/b.py", "lib/mod.py", "pkg/mod.py", "source/app/mod.py")
+    base = {
+        **dict.fromkeys((*paths, "checks/data.json", "source/app/__init__.py"), ""),
+        "pkg/__init__.py": "", "pytest.ini": ini,
+    }  # fmt: skip
+    changes = dict.fromkeys(base, "x") | {"checks/__init__.py": "", "checks/new.py": ""}
+    made = protect(workspace, tree(workspace, base), tree(workspace, changes))
+    tests = ("checks/a.py", "checks/data.json", "checks/deep/b.py", "pytest.ini")
+    assert made.restored == tests
+    assert made.own_tests == ("checks/new.py",)
+    assert [path for path, _ in made.dropped] == ["checks/__init__.py"]
+
+
+def test_tests_in_the_same_folder_as_the_product(workspace: Workspace) -> None:
+    """Where packages lie, ``testpaths`` says nothing of which modules are tests."""
+    base = {"pytest.ini": "[pytest]\ntestpaths = lib\n", "lib/pkg/__init__.py": "",
+            "lib/pkg/tests/test_a.py": ""}  # fmt: skip
+    changes = dict.fromkeys((*base, "lib/pkg/new.py"), "[pytest]\n")
+    made = protect(workspace, tree(workspace, base), tree(workspace, changes))
+    assert made.kept == ("lib/pkg/__init__.py", "lib/pkg/new.py")
 
 
 def test_plugins_of_the_tests_are_told_of(workspace: Workspace) -> None:
