@@ -8,14 +8,15 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_sandbox import ini, plan
 from pytest_sandbox.integrity import canaries, neutral, nodeids
 from pytest_sandbox.integrity.canaries import Canaries
 from pytest_sandbox.integrity.neutral import Neutral, Project
 from pytest_sandbox.integrity.nodeids import Function
-from pytest_sandbox.workspace import Tree
+from pytest_sandbox.protection import followed
+from pytest_sandbox.workspace import Entry, Tree, Workspace
 
 #: A test module that is larger has no canaries.
 _MAX_FILE = 2 << 20
@@ -40,16 +41,8 @@ class Material:
         """From the trees of ``run``."""
         workspace = run.workspace
         found = nodeids.functions(ids, rootdir)
-        right = {
-            entry.path.decode("utf-8", "surrogateescape"): entry
-            for entry in workspace.files(trusted)
-            if entry.path.endswith(b".py")
-        }
-        there = {
-            entry.path.decode("utf-8", "surrogateescape"): entry
-            for entry in workspace.files(run.candidate)
-            if entry.path.endswith(b".py")
-        }
+        right = _modules(workspace, trusted)
+        there = _modules(workspace, run.candidate)
         modules = {test.path for test in found}
         same = {path for path in modules if path in right and right[path] == there.get(path)}
         support = {
@@ -84,6 +77,17 @@ class Material:
     def neutral(self, functions: Collection[Function]) -> Neutral:
         """Probes of the tests."""
         return neutral.make(self._project, functions)
+
+
+def _modules(workspace: Workspace, tree: Tree) -> dict[str, Entry]:
+    """The modules of a tree; for a link, what it leads to."""
+    files = {
+        entry.path.decode("utf-8", "surrogateescape"): entry for entry in workspace.files(tree)
+    }
+    for path, way in followed(workspace, files).items():
+        if way.end in files:
+            files[path] = replace(files[way.end], path=files[path].path)
+    return {path: entry for path, entry in files.items() if path.endswith(".py")}
 
 
 @dataclass(frozen=True, slots=True)

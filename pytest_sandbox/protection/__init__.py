@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_sandbox import ini
+from pytest_sandbox.protection import links
+from pytest_sandbox.protection.links import Way
 from pytest_sandbox.protection.modules import Modules
 from pytest_sandbox.protection.rules import Rules, words
 from pytest_sandbox.wire import printable
@@ -68,7 +70,7 @@ def protect(
     given = {_text(change.path): change for change in workspace.differences(base, trusted)}
     asked = {_text(change.path): change for change in workspace.differences(base, candidate)}
     keys = ini.pytest_keys(_Files(workspace, trusted))
-    rules = Rules(right, keys, restore, unprotect)
+    rules = Rules(right, keys, restore, unprotect, followed(workspace, right))
     found = _Decision(rules, right, given, asked)
     found.hiding(_modules(rules, right, keys, found.added()))
 
@@ -93,6 +95,12 @@ def protect(
         fresh=tuple(sorted(found.fresh)),
         let_through=tuple(found.let_through),
     )
+
+
+def followed(workspace: Workspace, files: Mapping[str, Entry]) -> Mapping[str, Way]:
+    """Where the symbolic links among all the files of a tree lead, as far as they stay in it."""
+    targets = workspace.targets(files.values())
+    return links.ways({_text(path): _text(target) for path, target in targets.items()})
 
 
 def named(paths: Sequence[str], most: int = 3) -> str:

@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from pytest_sandbox.protection.links import Way, below
+
 #: What pytest and its plugins read, or what builds and runs the tests, where tests lie below it.
 _CONFIGURATION: Final = frozenset({
     "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "tox.toml",
@@ -42,6 +44,7 @@ class Rules:
         keys: the trusted pytest configuration.
         restore: globs of more files that run as they are trusted.
         unprotect: globs of files that run as the candidate has them after all.
+        links: where the trusted tree's symbolic links lead.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Rules:
         keys: Mapping[str, Any],
         restore: Sequence[str] = (),
         unprotect: Sequence[str] = (),
+        links: Mapping[str, Way] | None = None,
     ) -> None:
         patterns = ["test_*.py", "*_test.py", "tests.py", "test*.txt", *_test_files(keys)]
         wanted = [path.strip("/").removeprefix("./") for path in words(keys.get("testpaths"))]
@@ -75,6 +79,7 @@ class Rules:
                 self.packages.add(folder)
             elif name.endswith(".py") and name != "conftest.py":
                 self._others.add(folder)
+        folders = self._linked_folders(links or {})
         #: Those and every folder above them: configuration there is the tests'.
         self._above = {""}
         for folder in self.holding:
@@ -87,6 +92,57 @@ class Rules:
                     self._folders.add(above)
             if folder and folder not in self.packages and folder not in self._others:
                 self._folders.add(folder)
+        #: What the tests read by another name.
+        self._reached: set[str] = set()
+        for link, files in folders.items():
+            self._follow_folder(link, (links or {})[link], files)
+        for link, way in (links or {}).items():
+            if link not in folders and self._is_ours(link, way.end):
+                self._reached |= {way.end, *way.over}
+
+    def _linked_folders(self, links: Mapping[str, Way]) -> dict[str, list[str]]:
+        """The links to folders, with what lies there; what holds tests may be called so."""
+        found = {}
+        for link, way in links.items():
+            # A folder around the link holds everything, and says nothing.
+            if not way.end or way.end in self._trusted or f"{link}/".startswith(f"{way.end}/"):
+                continue
+            files = below(way.end, self._trusted)
+            if files:
+                found[link] = files
+            for path in files:
+                seen = link + path[len(way.end) :]
+                if self.is_test_file(path) or self.is_test_file(seen):
+                    self.holding.add(seen.rpartition("/")[0])
+        return found
+
+    def _follow_folder(self, link: str, way: Way, files: Sequence[str]) -> None:
+        if link in self._folders:
+            self._reached |= {link, *way.over}
+            inner = {path.rpartition("/")[0] for path in files if not self.in_tests(path)}
+            # Packages with other modules are the product, next to its tests.
+            if not inner & self._others & self.packages:
+                self._folders.add(way.end)
+        elif self.in_tests(link) and not any(path.endswith(".py") for path in files):
+            # With modules in it, it is the product as the tests import it.
+            self._reached |= {*way.over, *(f for f in files if self._is_data(f))}
+
+    def _is_ours(self, link: str, path: str) -> bool:
+        """Whether what a link leads to is part of the tests because of it."""
+        if self._named(link) or self.configures(link) or self._restore.fullmatch(link):
+            return True
+        return self.in_tests(link) and path in self._trusted and self._is_data(path)
+
+    def _is_data(self, path: str) -> bool:
+        """Whether a file that tests link to is no part of the product."""
+        folder = path.rpartition("/")[0]
+        if not folder or folder.split("/")[0] in ("src", "lib") or path.endswith(".py"):
+            return False
+        while folder:
+            if folder in self.packages:
+                return False
+            folder = folder.rpartition("/")[0]
+        return True
 
     def _all_tests(self, trusted: Collection[str], keys: Mapping[str, Any]) -> Iterator[str]:
         """Globs of what ``testpaths`` alone tells to be tests, as any module's name is one's.
@@ -133,6 +189,7 @@ class Rules:
             or self.is_test(path)
             or _BINARY.fullmatch(path) is not None
             or self._restore.fullmatch(path) is not None
+            or path in self._reached
         )
 
     def objection(self, path: str) -> str | None:
@@ -146,6 +203,8 @@ class Rules:
             return "it would change how the tests run"
         if self.configures(path):
             return "it would configure the tests or the build"
+        if path in self._reached:
+            return "a link of the tests leads to it"
         if name == "__init__.py":
             if folder in self._folders or folder in self.holding or not folder:
                 return "it would change how the tests are imported"

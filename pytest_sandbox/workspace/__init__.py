@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.workspace import checkout, disk, history, patches, pointers, trees
+from pytest_sandbox.workspace import checkout, disk, history, judge, patches, pointers, trees
 from pytest_sandbox.workspace.archives import DELETED, NO_TIME, Archive, gather
 from pytest_sandbox.workspace.checkout import Checkout
 from pytest_sandbox.workspace.gitobjects import FILE, SYMLINK, Missing, printable, quoted
@@ -247,6 +247,19 @@ class Workspace:
         files = [entry for entry in entries if entry.mode != SYMLINK]
         sizes = self._store.sizes(entry.blob for entry in files)
         small = [entry for entry in files if sizes[entry.blob] <= most]
+        with self._store.batch() as batch:
+            wanted = dict.fromkeys(entry.blob for entry in small)
+            read = {oid: b"".join(chunks) for oid, _, _, chunks in batch.stream(wanted)}
+        return {entry.path: read[entry.blob] for entry in small}
+
+    def targets(self, entries: Iterable[Entry]) -> dict[bytes, bytes]:
+        """What is written in the symbolic links among ``entries``, by path."""
+        links = [entry for entry in entries if entry.mode == SYMLINK]
+        if not links:
+            return {}
+        sizes = self._store.sizes(entry.blob for entry in links)
+        # A path that is longer leads nowhere.
+        small = [entry for entry in links if sizes[entry.blob] <= judge.MAX_PATH]
         with self._store.batch() as batch:
             wanted = dict.fromkeys(entry.blob for entry in small)
             read = {oid: b"".join(chunks) for oid, _, _, chunks in batch.stream(wanted)}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox.protection import Protection, note, protect
+from pytest_sandbox.protection.links import Way, ways
 from pytest_sandbox.workspace import Tree, Workspace
 
 BASE: Mapping[str, str] = {
@@ -345,6 +346,71 @@ def test_tests_in_the_same_folder_as_the_product(workspace: Workspace) -> None:
     changes = dict.fromkeys((*base, "lib/pkg/new.py"), "[pytest]\n")
     made = protect(workspace, tree(workspace, base), tree(workspace, changes))
     assert made.kept == ("lib/pkg/__init__.py", "lib/pkg/new.py")
+
+
+def linked(workspace: Workspace, files: Mapping[str, str | None], to: Mapping[str, str]) -> Tree:
+    """``files``, and symbolic links."""
+    text = "".join(
+        f"diff --git a/{path} b/{path}\nnew file mode 120000\n--- /dev/null\n+++ b/{path}\n"
+        f"@@ -0,0 +1 @@\n+{target}\n\\ No newline at end of file\n"
+        for path, target in to.items()
+    )
+    return workspace.apply(tree(workspace, files), text.encode(), name="links").tree
+
+
+LINKED: Mapping[str, tuple[Mapping[str, str], Mapping[str, str], tuple[str, ...]]] = {
+    "a test": ({"tests/test_a.py": "../shared/checks.py"}, {"shared/checks.py": ""},
+               ("shared/checks.py",)),
+    "conftest.py": ({"tests/conftest.py": "../shared/fixtures.py"},
+                    {"shared/fixtures.py": "", "shared/other.py": ""}, ("shared/fixtures.py",)),
+    "a chain": ({"tests/test_a.py": "../now/a.py", "now": "v1", "v1/a.py": "../v0/b.py"},
+                {"v0/b.py": "", "v1/b.py": ""}, ("v0/b.py",)),
+    "configuration": ({"pytest.ini": "etc/pytest"}, {"etc/pytest": "", "etc/more": ""},
+                      ("etc/pytest",)),
+    "the folder of tests": ({"tests": "qa"}, {"qa/test_b.py": "", "qa/help.py": ""},
+                            ("qa/help.py", "qa/test_b.py")),
+    "data": ({"tests/data": "../data", "tests/one.json": "../more/one.json"},
+             {"data/x.json": "", "more/one.json": "", "more/two.json": "", "data/in/y": ""},
+             ("data/in/y", "data/x.json", "more/one.json")),
+    # What the tests only import is the product.
+    "the product": ({"tests/pkg": "../pkg", "tests/app.py": "../app.py", "tests/mod": "../flat",
+                     "tests/schema.json": "../pkg/schema.json", "tests/top": ".."},
+                    {"pkg/__init__.py": "", "pkg/schema.json": "", "app.py": "", "flat/a.py": "",
+                     "flat/data": ""}, ()),
+    "the product and its tests": ({"tests": "src"}, {"src/p/__init__.py": "", "src/p/a.py": "",
+                                  "src/p/tests/test_p.py": ""}, ("src/p/tests/test_p.py",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_what_the_tests_link_to(workspace: Workspace, name: str) -> None:
+    links, files, restored = LINKED[name]
+    base = {**files, "tests/test_z.py": ""} if "tests" not in links else files
+    candidate = {**base, **dict.fromkeys(files, "x")}
+    before = linked(workspace, base, links)
+    made = protect(workspace, before, linked(workspace, candidate, links))
+    assert made.restored == restored
+    assert made.kept == tuple(sorted(files.keys() - set(restored)))
+    assert set(restored) <= set(made.sealed)
+    # Nor can the links be turned elsewhere.
+    ours = {path for path in links if path in made.sealed}
+    assert ours or name == "the product"
+    moved = linked(workspace, base, {**links, **dict.fromkeys(ours, "elsewhere")})
+    assert protect(workspace, before, moved).tree.id == before.id
+
+
+def test_links_that_lead_nowhere() -> None:
+    targets = {"a": "b", "b": "a", "c/d": "../../e", "f": "/g", "h": "i/x", "i": "j", "k": "./no"}
+    assert ways(targets) == {"h": Way("j/x", ("i",)), "i": Way("j"), "k": Way("no")}
+
+
+def test_what_a_link_of_the_tests_waits_for_is_not_run(workspace: Workspace) -> None:
+    base = {"tests/test_a.py": ""}
+    to = {"tests/conftest.py": "../shared/fixtures.py", "tests/x.json": "../made.json"}
+    added = {**base, "shared/fixtures.py": "", "made.json": ""}
+    made = protect(workspace, linked(workspace, base, to), linked(workspace, added, to))
+    assert made.dropped == (("shared/fixtures.py", "a link of the tests leads to it"),)
+    assert made.kept == ("made.json",)
 
 
 def test_plugins_of_the_tests_are_told_of(workspace: Workspace) -> None:
