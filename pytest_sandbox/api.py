@@ -169,6 +169,10 @@ async def _carried_out(run: plan.Run, provider: Provider, on_phase: OnPhase) -> 
         artifacts = await execute(run, provider, recorder, host)
         return recorder.result(run.name, artifacts)
     base = await baseline.obtain(run, provider, host, on_phase=on_phase, on_usage=recorder.used)
+    run, note = await baseline.informed(run, base)
+    assert run.protection is not None
+    if note:
+        on_phase(Phase("create", note, announce=True))
     try:
         artifacts = await execute(run, provider, recorder, host)
         result = recorder.result(run.name, artifacts)

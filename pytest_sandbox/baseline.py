@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -18,15 +18,19 @@ from pytest_sandbox import __version__, inside, plan, wire
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.errors import ProtocolError
 from pytest_sandbox.kept import Kept
+from pytest_sandbox.protection import named, with_tests
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Outcome, Recorder, RunResult, apart
 from pytest_sandbox.split import execute
+from pytest_sandbox.threads import in_thread
 from pytest_sandbox.workspace import Tree
 
 #: Part of every key.
 _FORMAT: Final = 1
 #: Ends that would be the same the next time.
 _LASTING: Final = ("finished", "usage", "exit")
+#: Files that are, or may be, what is tested.
+_CODE: Final = frozenset({".py", ".pyi", ".pyx", ".pxd", ".pyw", ".so", ".pyd"})
 #: Collectors that a sentence names.
 _NAMED: Final = 3
 
@@ -63,6 +67,22 @@ class Baseline:
         """The ids that were collected, in order, each once."""
         return apart(item.nodeid for frame in self.tree for item in frame.items)
 
+    def files(self) -> frozenset[str]:
+        """The files of the repository that its tests are in.
+
+        Of Python's, those that pytest itself takes for test modules: docstrings are part of what is
+        tested, and so are modules of which a linter makes items.
+        """
+        nodes = [node for frame in self.tree for node in frame.nodes]
+        found = set()
+        for item in (item for frame in self.tree for item in frame.items):
+            path = item.nodeid.partition("::")[0]
+            kinds = _kinds(item, nodes)
+            text = posixpath.splitext(path)[1] not in _CODE and "DoctestModule" not in kinds
+            if text or "Module" in kinds:
+                found.add(posixpath.normpath(posixpath.join(self.rootdir, path)))
+        return frozenset(found)
+
     def told(self) -> str:
         """One line for people."""
         text = f"{len(self.nodeids())} tests at the base"
@@ -70,6 +90,32 @@ class Baseline:
         if self.trouble:
             text += f"; expected ids partly from the candidate's own collection: {self.trouble}"
         return text
+
+
+def _kinds(item: wire.Item, nodes: Sequence[wire.Node]) -> Iterator[str]:
+    """The types of the collectors above a test."""
+    number = item.parent
+    while number >= 0:
+        yield nodes[number].type
+        number = nodes[number].parent
+
+
+async def informed(run: plan.Run, base: Baseline) -> tuple[plan.Run, str]:
+    """``run`` as it is once it is known which files hold the tests of its base.
+
+    Returns:
+        And a line that says what runs as at the base because of that; "" for nothing.
+    """
+    before = run.protection
+    if before is None:
+        return run, ""
+    protection = await in_thread(with_tests, run.workspace, before, base.files())
+    if protection is before:
+        return run, ""
+    more = sorted(set(protection.restored) - set(before.restored))
+    note = f"tests of the base are in {named(more)}: as at the base, too" if more else ""
+    note += " (--sandbox-unprotect lets a file through)" if more else ""
+    return replace(run, candidate=protection.tree, protection=protection), note
 
 
 def everything(tree: Sequence[wire.Collected]) -> Collection[int]:

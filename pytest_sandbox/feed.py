@@ -17,12 +17,13 @@ from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.portal import Task
+from pytest_sandbox.protection import Protection
 
 #: Batches waiting for pytest's loop; beyond, the stream from the sandbox waits.
 _BACKLOG = 200
 
 #: What is known of a run besides its frames.
-Known = Baseline | Finding | Coverage
+Known = Protection | Baseline | Finding | Coverage
 Event = Phase | Usage | Known | wire.Frame | Task[bytes | None]
 
 

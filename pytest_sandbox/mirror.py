@@ -16,13 +16,11 @@ from _pytest._code.code import ReprExceptionInfo, ReprTracebackNative
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import inside, items, reaper, wire
-from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.consumer import Phase, Selection, Usage, bill
 from pytest_sandbox.endings import ending, heeded
 from pytest_sandbox.errors import ProtocolError, SandboxError
 from pytest_sandbox.fallback import first_able
-from pytest_sandbox.feed import Event, Feed
-from pytest_sandbox.findings import Coverage, Finding
+from pytest_sandbox.feed import Event, Feed, Known
 from pytest_sandbox.integrity import execute
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.patience import checked
@@ -206,7 +204,7 @@ class Mirror:
         run, make = self._ways[name]
         async with inside.provided(make, self._feed.phase) as provider:
             await checked(provider)
-            base = await self._verification.ask(run, provider, self._host, self._feed)
+            run, base = await self._verification.ask(run, provider, self._host, self._feed)
             return await execute(run, provider, self._feed, self._host, base)
 
     def _tell(self, text: str) -> None:
@@ -261,7 +259,7 @@ class Mirror:
             self._progress.phase(event)
             hook.pytest_sandbox_phase(phase=event)
             return
-        if isinstance(event, (Baseline, Finding, Coverage)):
+        if isinstance(event, Known):
             self._verification.know(event)
             return
         self._verification.take(event)

@@ -19,11 +19,13 @@ from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import baseline, evidence, items, wire
 from pytest_sandbox.baseline import Baseline
+from pytest_sandbox.consumer import Phase
 from pytest_sandbox.feed import Feed, Known
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.inside import Host
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
+from pytest_sandbox.protection import Protection
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult, apart, place
 
@@ -72,20 +74,29 @@ class Verification:
 
     # ------------------------------------------------------------ before the run
 
-    async def ask(self, run: Run, provider: Provider, host: Host, feed: Feed) -> Baseline | None:
+    async def ask(
+        self, run: Run, provider: Provider, host: Host, feed: Feed
+    ) -> tuple[Run, Baseline | None]:
         """Find out what the base says, where there is a candidate; None where nothing is asked.
+
+        Returns:
+            The run as it is once that is known, and what the base says.
 
         Raises:
             SandboxError: as ``baseline.obtain``.
         """
         if run.protection is None or self._config.option.collectonly:
-            return None
+            return run, None
         base = await baseline.obtain(
             run, provider, host,
             choose=self._choose, on_phase=feed.phase, on_usage=feed.used,
         )  # fmt: skip
-        feed.know(base)
-        return base
+        run, note = await baseline.informed(run, base)
+        if note:
+            feed.phase(Phase("create", note, announce=True))
+        assert run.protection is not None
+        feed.know(run.protection, base)
+        return run, base
 
     def _choose(self, tree: Sequence[wire.Collected]) -> Collection[int]:
         """Which tests of the base have to be known: those that the command line leaves.
@@ -137,6 +148,8 @@ class Verification:
 
     def know(self, event: Known) -> None:
         match event:
+            case Protection():
+                self._protection = event
             case Baseline():
                 self._base = event
             case Finding():

@@ -6,8 +6,9 @@ around the tests is not run at all. Knows no provider and not how tests run.
 
 from __future__ import annotations
 
+import glob
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,17 @@ from pytest_sandbox.protection.modules import Modules
 from pytest_sandbox.protection.rules import Rules, words
 from pytest_sandbox.wire import printable
 from pytest_sandbox.workspace import Change, Entry, Tree, Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What ``protect`` was asked."""
+
+    base: Tree
+    candidate: Tree
+    trusted: Tree
+    restore: tuple[str, ...] = ()
+    unprotect: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +58,8 @@ class Protection:
     fresh: tuple[str, ...] = ()
     #: Those of ``kept`` that only an unprotecting glob lets through.
     let_through: tuple[str, ...] = ()
+    #: What all this is the answer to; None for what nobody asked.
+    asked: Asked | None = None
 
 
 def protect(
@@ -94,7 +108,27 @@ def protect(
         ),
         fresh=tuple(sorted(found.fresh)),
         let_through=tuple(found.let_through),
-    )
+        asked=Asked(
+            base=base, candidate=candidate, trusted=trusted,
+            restore=tuple(restore), unprotect=tuple(unprotect),
+        ),
+    )  # fmt: skip
+
+
+def with_tests(workspace: Workspace, made: Protection, files: Iterable[str]) -> Protection:
+    """``made``, where it is known from a run of what is trusted that ``files`` hold its tests.
+
+    The same object when that changes nothing.
+    """
+    asked = made.asked
+    known = {*made.sealed, *made.let_through}
+    more = [glob.escape(path) for path in files if path not in known]
+    if asked is None or not more:
+        return made
+    return protect(
+        workspace, asked.base, asked.candidate, trusted=asked.trusted,
+        restore=(*asked.restore, *more), unprotect=asked.unprotect,
+    )  # fmt: skip
 
 
 def followed(workspace: Workspace, files: Mapping[str, Entry]) -> Mapping[str, Way]:

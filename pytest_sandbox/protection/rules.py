@@ -126,6 +126,9 @@ class Rules:
         elif self.in_tests(link) and not any(path.endswith(".py") for path in files):
             # With modules in it, it is the product as the tests import it.
             self._reached |= {*way.over, *(f for f in files if self._is_data(f))}
+        ours = {f for f in files if self._restore.fullmatch(link + f[len(way.end) :])}
+        if ours:
+            self._reached |= {link, *way.over, *ours}
 
     def _is_ours(self, link: str, path: str) -> bool:
         """Whether what a link leads to is part of the tests because of it."""

@@ -137,6 +137,64 @@ def test_in_python_the_base_runs_once_as_well(tmp_path: Path) -> None:
     assert result.findings[0].where.startswith("tests/test_product.py:")
 
 
+#: Tests of which neither names nor the ini tell.
+UNTOLD = {
+    "conftest.py": """
+import pytest
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix == ".spec":
+        return Spec.from_parent(parent, path=file_path)
+
+class Spec(pytest.File):
+    def collect(self):
+        yield Case.from_parent(self, name="case")
+
+class Case(pytest.Item):
+    def runtest(self):
+        import product
+        assert product.wrong() == int(self.path.read_text())
+""",
+    "specs/a.spec": "1",
+    "qa/check_a.py": "import product\n\ndef test_wrong():\n    assert product.wrong() == 1\n",
+    "product.py": PRODUCT + 'def told():\n    """\n    >>> 1\n    1\n    """\n',
+}
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_the_base_collects_is_run_as_it_is_there(tmp_path: Path, right: bool) -> None:
+    """Also where only its run can tell; not a module with doctests, which is what is tested."""
+    repo = project(tmp_path / "repo", UNTOLD)
+    product = UNTOLD["product.py"].replace(">>> 1\n    1", ">>> 2\n    2")
+    diff = patch(
+        repo, product.replace("return 2", "return 1") if right else product,
+        ("specs/a.spec", "2"), ("qa/check_a.py", "def test_wrong(): pass\n"),
+    )  # fmt: skip
+    args = ("--doctest-modules", "-o", "python_files=check_*.py")
+    result, said = ran(repo, diff, *args)
+    assert len(result) == 3
+    failed = set() if right else {"specs/a.spec::case", "qa/check_a.py::test_wrong"}
+    assert {test.nodeid for test in result.failed} == failed, result.report()
+    assert result.passed is right
+    assert result.findings == ()
+    assert result.protection is not None
+    assert result.protection.kept == ("product.py",)
+    assert result.protection.restored == ("qa/check_a.py", "specs/a.spec")
+    assert "tests of the base are in qa/check_a.py, specs/a.spec: as at the base, too" in said[-1]
+
+
+def test_what_the_base_collects_is_let_through_where_that_is_asked_for(tmp_path: Path) -> None:
+    repo = project(tmp_path / "repo", UNTOLD)
+    (tmp_path / "fix.diff").write_text(patch(repo, UNTOLD["product.py"], ("specs/a.spec", "2")))
+    args = ["--sandbox=local", f"--sandbox-venv={own_python()}", "--sandbox-patch=../fix.diff"]
+    with Session(repo, *args) as session:
+        assert session.finish(90) == 1, session.output
+    assert "tests of the base are in specs/a.spec: as at the base" in session.output
+    with Session(repo, *args, "--sandbox-unprotect=specs/*") as session:
+        assert session.finish(90) == 0, session.output
+    assert "as at the base" not in session.output
+
+
 def test_what_is_named_and_only_the_candidate_has(tmp_path: Path) -> None:
     repo = repository(tmp_path)
     diff = patch(repo, FIXED, ("tests/test_new.py", "def test_new(): pass\n"))

@@ -35,6 +35,39 @@ def base(*nodeids: str, **more: Any) -> Baseline:
     return Baseline(tree=(frame,), outcomes=dict.fromkeys(apart(nodeids), "passed"), **more)
 
 
+def below(*above: tuple[str, str], rootdir: str = "") -> Baseline:
+    """What was collected below these types and names, each one below another."""
+    nodes = [
+        wire.Node(parent=number - 1, type=kind, name=nodeid, nodeid=nodeid)
+        for number, (kind, nodeid) in enumerate(above)
+    ]
+    one = msgspec.structs.replace(item(f"{above[-1][1]}::x"), parent=len(nodes) - 1)
+    # Numbered through over frames.
+    frames = (
+        wire.Collected(n=0, nodes=nodes, items=[]),
+        wire.Collected(n=1, nodes=[], items=[one]),
+    )
+    return Baseline(tree=frames, rootdir=rootdir)
+
+
+@pytest.mark.parametrize(
+    ("made", "files"),
+    [
+        (below(("Dir", "qa"), ("Module", "qa/a.py")), {"qa/a.py"}),
+        (below(("Module", "qa/a.py"), ("Class", "qa/a.py::Test")), {"qa/a.py"}),
+        (below(("Spec", "a.spec"), rootdir="sub/.."), {"a.spec"}),
+        (below(("DoctestTextfile", "a.rst"), rootdir="docs"), {"docs/a.rst"}),
+        # What is tested, as docstrings and linters have it.
+        (below(("Package", "pkg"), ("DoctestModule", "pkg/a.py")), set()),
+        (below(("DoctestModule", "pkg/a.pyx.in")), set()),
+        (below(("RuffFile", "pkg/a.py")), set()),
+        (base("pkg/a.py::mypy"), set()),
+    ],
+)
+def test_the_files_that_tests_are_in(made: Baseline, files: set[str]) -> None:
+    assert made.files() == files
+
+
 @pytest.mark.parametrize(
     ("before", "now", "gone", "renamed"),
     [

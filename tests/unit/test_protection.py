@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_sandbox.protection import Protection, note, protect
+from pytest_sandbox.protection import Protection, note, protect, with_tests
 from pytest_sandbox.protection.links import Way, ways
 from pytest_sandbox.workspace import Tree, Workspace
 
@@ -434,6 +434,21 @@ def test_what_is_to_be_restored_besides(workspace: Workspace) -> None:
     assert made.restored == made.sealed == ("other/b[1]", "spec/a")
     assert made.own_tests == ("spec/new",)
     assert made.scored.id == base.id
+
+
+def test_what_a_run_of_the_base_knows_to_be_tests(workspace: Workspace) -> None:
+    changes = {"README.md": "x", "src/pkg/testing.py": None, "src/pkg/new.py": "", "Makefile": "x"}
+    made = protected(workspace, changes, unprotect=("README*",), restore=("Make*",))
+    assert made.kept == ("README.md", "src/pkg/new.py", "src/pkg/testing.py")
+    # Nothing that is not known yet.
+    assert with_tests(workspace, made, ["tests/test_a.py", "Makefile"]) is made
+    found = with_tests(workspace, made, ["README.md", "src/pkg/testing.py", "tests/test_a.py"])
+    assert found.kept == ("README.md", "src/pkg/new.py")
+    assert found.let_through == ("README.md",)
+    assert found.restored == ("Makefile", "src/pkg/testing.py")
+    assert set(found.sealed) - set(made.sealed) == {"src/pkg/testing.py"}
+    assert content(workspace, found.tree)["src/pkg/testing.py"] == BASE["src/pkg/testing.py"]
+    assert with_tests(workspace, found, ["README.md", "src/pkg/testing.py"]) is found
 
 
 _NAMES = st.sampled_from(
