@@ -201,3 +201,59 @@ def test_run_twice_is_refused(tmp_path: Path, agent: Agent) -> None:
     assert json.loads(first.splitlines()[-1])["kind"] == "end"
     assert agent.call("supervise", str(agent.control), check=False).returncode != 0
     assert agent.call("follow", str(agent.control), "0").stdout == first
+
+
+PLUGINS = "[console_scripts]\nrun = evil:run\n\n[ pytest11 ]\n%s\n[other]\na = b\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "there"),
+    [
+        # As builds write it.
+        (None, "[console_scripts]\npytest11-run = pkg:run\n", True),
+        (None, PLUGINS % "evil = evil", False),
+        (PLUGINS % "own = pkg.plugin", PLUGINS % "own = pkg.plugin", True),
+        (PLUGINS % "own = pkg.plugin", PLUGINS % "own = pkg.plugin\nevil = evil", False),
+        # What configures the build says that the project is a plugin.
+        (None, PLUGINS % "declared = pkg.plugin:Class [extra]", True),
+        (None, PLUGINS % "declared = evil", False),
+        (None, PLUGINS % "= pkg.plugin", False),
+        (None, "#" * (1 << 20) + PLUGINS % "", False),
+    ],
+)
+def test_plugins_that_a_build_makes(
+    tmp_path: Path, agent: Agent, before: str | None, after: str, there: bool
+) -> None:
+    workspace = tmp_path / "tree"
+    path = workspace / "src" / "pkg-1.DIST-info" / "entry_points.txt"
+    path.parent.mkdir(parents=True)
+    (workspace / "pyproject.toml").write_text(
+        "[project.entry-points.pytest11]\ndeclared = 'pkg.plugin:Class'\n"
+    )
+    if before is not None:
+        path.write_text(before)
+    agent.call("strays", str(workspace), str(agent.control))
+    path.write_text(after)
+    agent.call("strays", str(workspace), str(agent.control))
+    assert path.exists() is there
+
+
+def test_what_a_build_makes_in_the_place_of_metadata(tmp_path: Path, agent: Agent) -> None:
+    workspace, outside = tmp_path / "tree", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "entry_points.txt").write_text(PLUGINS % "evil = evil")
+    folder = workspace / "a.egg-info"
+    folder.mkdir(parents=True)
+    (workspace / "c.egg-info" / "entry_points.txt").mkdir(parents=True)
+    agent.call("strays", str(workspace), str(agent.control))
+    (folder / "entry_points.txt").symlink_to(outside / "entry_points.txt")
+    (workspace / "b.dist-info").symlink_to(outside)
+    (workspace / "setup.py").write_text("# pytest11 evil = evil\n")
+    (workspace / "d.egg-info").mkdir()
+    os.mkfifo(workspace / "d.egg-info" / "entry_points.txt")
+    agent.call("strays", str(workspace), str(agent.control))
+    left = {path.relative_to(workspace).as_posix() for path in workspace.rglob("*")}
+    assert left == {
+        "a.egg-info", "c.egg-info", "c.egg-info/entry_points.txt", "d.egg-info", "setup.py"
+    }  # fmt: skip
+    assert (outside / "entry_points.txt").exists()

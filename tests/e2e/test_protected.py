@@ -52,7 +52,9 @@ BUILD = (
     "ln tests/test_calc.py linked; rm tests/test_calc.py; echo 'def test_add(): pass' >linked; "
     "ln linked tests/test_calc.py; rm -r conftest.py; ln -s linked conftest.py; "
     "echo 'import os; os._exit(0)' >tests/conftest.py; echo '[pytest]' >pytest.ini; "
-    "mkdir -p tests/__pycache__; echo x >tests/__pycache__/x"
+    "mkdir -p tests/__pycache__; echo x >tests/__pycache__/x; mkdir evil-1.dist-info; "
+    "echo 'Name: evil' >evil-1.dist-info/METADATA; echo 'import os; os._exit(0)' >evil.py; "
+    "printf '[pytest11]\\nevil = evil\\n' >evil-1.dist-info/entry_points.txt"
 )
 #: What pytest imports; its own tests are run by a pytest that has another copy of it.
 PLUGGY = Project(
