@@ -7,6 +7,7 @@ around the tests is not run at all. Knows no provider and not how tests run.
 from __future__ import annotations
 
 import glob
+import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def protect(
     keys = ini.pytest_keys(_Files(workspace, trusted))
     rules = Rules(right, keys, restore, unprotect, followed(workspace, right))
     found = _Decision(rules, right, given, asked)
-    found.hiding(_modules(rules, right, keys, found.added()))
+    added = found.added()
+    found.hiding(_modules(rules, right, keys, added, _inserted(workspace, right) if added else ()))
 
     tree = workspace.edited(candidate, found.edits)
     alone = {path.encode("utf-8", "surrogateescape"): None for path in found.own}
@@ -165,6 +167,9 @@ def _text(path: bytes) -> str:
 
 
 _PLUGINS = re.compile(rb"^pytest_plugins\b[^=\n]*=\s*(\[[^\]]*\]|\([^)]*\)|[^\n]*)", re.MULTILINE)
+_INSERTED = re.compile(rb"^[^#\n]*\bsys\.path\.insert\(([^\n]*)", re.MULTILINE)
+_QUOTED = re.compile(rb"[\"']([^\"'\n]*)[\"']")
+_HOLE = re.compile(r"\{[^}]*\}")
 _NAME = re.compile(rb"[\"']([A-Za-z_][\w.]*)[\"']")
 
 
@@ -178,7 +183,11 @@ class _Files:
 
 
 def _modules(
-    rules: Rules, right: Mapping[str, Entry], keys: Mapping[str, Any], added: Mapping[str, Entry]
+    rules: Rules,
+    right: Mapping[str, Entry],
+    keys: Mapping[str, Any],
+    added: Mapping[str, Entry],
+    inserted: Iterable[str],
 ) -> Modules:
     # Where a test is added, its folder becomes a place to look for modules.
     more = {path.rpartition("/")[0] for path in added if rules.is_test_file(path)}
@@ -187,10 +196,28 @@ def _modules(
     return Modules(
         right,
         rules.packages,
-        [root for root in roots if root != "."],
+        [root for root in (*roots, *inserted) if root != "."],
         rules.holding | more,
         rules.in_tests,
     )
+
+
+def _inserted(workspace: Workspace, right: Mapping[str, Entry]) -> set[str]:
+    """The folders that a line of the trusted conftest.py files puts first on ``sys.path`` by name.
+
+    Not a package, where a module of any name may be meant for it. What is appended hides nothing.
+    """
+    files = [e for path, e in right.items() if path.rpartition("/")[2] == "conftest.py"]
+    named = set()
+    for path, text in workspace.contents(files).items():
+        for line in _INSERTED.findall(text):
+            parts = [_HOLE.sub("", _text(part)) for part in _QUOTED.findall(line)]
+            place = posixpath.normpath("/".join(parts).lstrip("/"))
+            # From there, or from the top or a folder above: which one, only running it would tell.
+            here = posixpath.normpath(posixpath.join(posixpath.dirname(_text(path)), place))
+            named |= {here, place.replace("../", "")}
+    folders = {path.rpartition("/")[0] for path in right if path.endswith(".py")}
+    return {name for name in named & folders if name and f"{name}/__init__.py" not in right}
 
 
 def _plugins(

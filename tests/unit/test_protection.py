@@ -285,6 +285,23 @@ def test_patches_that_files_cannot_show(workspace: Workspace, name: str) -> None
          ("src/a.py", "src/a/__init__.py")),
         # What is imported from a folder of its own kind.
         ({"python/pkg/__init__.py": ""}, {"tests/pkg.py": "", "python/json.py": ""}, ()),
+        # Where a conftest.py says that it is to look.
+        ({"source/a.py": "", "tests/conftest.py":
+          'import sys\nsys.path.insert(0, str(Path(__file__).parents[1] / "source"))\n'},
+         {"source/statistics.py": ""}, ()),
+        ({"a/b/a.py": "", "conftest.py": "sys.path.insert(0, join(dirname(__file__), 'a', 'b'))\n"},
+         {"a/b/statistics.py": "", "a/types.py": ""}, ("a/types.py",)),
+        ({"tests/fakes/a.py": "", "tests/conftest.py": "sys.path.insert(0, f'{here}/fakes')\n"},
+         {"tests/fakes/statistics.py": ""}, ()),
+        ({"a/a.py": "", "tests/conftest.py": "sys.path.insert(1, '../a')  # and b\n", "b/b.py": ""},
+         {"a/json.py": "", "b/json.py": ""}, ("b/json.py",)),
+        # A part of a namespace, for all that anybody knows.
+        ({"space/a.py": "", "conftest.py": "# sys.path.insert(0, 'space')\nimport space.a\n"},
+         {"space/types.py": ""}, ("space/types.py",)),
+        # Nothing is hidden by what comes last; and a package's modules are its own.
+        ({"a/a.py": "", "p/__init__.py": "",
+          "conftest.py": "sys.path.append('a')\nsys.path.insert(0, 'p')\n"},
+         {"a/types.py": "", "p/types.py": ""}, ("a/types.py", "p/types.py")),
     ],
 )  # fmt: skip
 def test_where_python_looks(
