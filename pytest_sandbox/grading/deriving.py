@@ -14,7 +14,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import options, registry
-from pytest_sandbox.errors import BadInput, InfraError
+from pytest_sandbox.errors import BadInput, InfraError, ProviderUnavailable, SandboxError
 from pytest_sandbox.grading import sources, taskfile
 from pytest_sandbox.grading.derivation import Derived
 from pytest_sandbox.grading.engine import Engine
@@ -78,10 +78,13 @@ class Deriving:
         broken = session.testsfailed and not option.continue_on_collection_errors
         one_by_one = hasattr(self._config, "workerinput")
         elsewhere = self._config.pluginmanager.has_plugin("dsession")
-        if not (option.collectonly or broken or one_by_one or elsewhere):
-            for item in session.items:
-                if isinstance(item, DerivedItem):
-                    self._begin(item.task)
+        runs = not (option.collectonly or broken or one_by_one)
+        mine = [item for item in session.items if isinstance(item, DerivedItem)]
+        if runs and (mine or elsewhere):
+            self._engine.ready(here=not elsewhere)
+        if runs and not elsewhere:
+            for item in mine:
+                self._begin(item.task)
         return (yield)
 
     def _begin(self, task: Task) -> Job[Derived]:
@@ -158,7 +161,11 @@ class DerivedItem(pytest.Item):
 
     def runtest(self) -> None:
         assert isinstance(self.parent, DerivedFile)
-        derived = self.derived = self.parent.derive(self.task)
+        try:
+            derived = self.derived = self.parent.derive(self.task)
+        except (InfraError, ProviderUnavailable):
+            self.user_properties.append((_OUTCOME, "infra_error"))
+            raise
         self.user_properties.append((_OUTCOME, derived.outcome))
         if derived.outcome != "derived":
             raise NotDerived(f"{derived.outcome}: {derived.reason}")
@@ -171,7 +178,7 @@ class DerivedItem(pytest.Item):
         self.user_properties.append((_SAID, told(self.task.source, derived)))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> str:
-        if not isinstance(excinfo.value, (NotDerived, BadInput)):
+        if not isinstance(excinfo.value, (NotDerived, SandboxError)):
             return str(super().repr_failure(excinfo))
         lines = [printable(str(excinfo.value))]
         if self.derived is not None:

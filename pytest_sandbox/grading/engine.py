@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import assemble, fallback, inside, options, reaper, registry
-from pytest_sandbox.errors import BadInput
+from pytest_sandbox.errors import BadInput, SandboxError
 from pytest_sandbox.grading.grader import Grader
 from pytest_sandbox.grading.model import Task
 from pytest_sandbox.portal import Portal
@@ -59,6 +60,19 @@ class Engine:
         self._resources = ExitStack()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._started: tuple[Grader, Portal] | None = None
+
+    def ready(self, *, here: bool) -> None:
+        """Start, or end the session with what is in the way of all that it would do.
+
+        Args:
+            here: whether this process grades. With pytest-xdist others do: then it is only found
+                out, once and before the first candidate, whether they can.
+        """
+        with _leaving(self._config):
+            self._grader()
+        if not here:
+            self.close()
+            self._started = None
 
     def start(self, call: Callable[[Grader], Awaitable[T]]) -> Job[T]:
         """Start what ``call`` makes of the grader, in the loop."""
@@ -128,3 +142,17 @@ class Engine:
                 self._started[1].run(self._cancel)
         finally:
             self._resources.close()
+
+
+@contextmanager
+def _leaving(config: pytest.Config) -> Iterator[None]:
+    """An error in the block ends the session with its sentence and its exit status."""
+    try:
+        yield
+    except SandboxError as error:
+        text = str(error)
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if "\n" in text and isinstance(reporter, TerminalReporter):
+            reporter.write_line("")
+            reporter.write_line(text)
+        raise pytest.exit.Exception(text.partition("\n")[0], returncode=error.exit_status) from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_sandbox.errors import SandboxError
 from pytest_sandbox.grading.model import Candidate, Task, Verdict
 from pytest_sandbox.grading.words import told
 from pytest_sandbox.wire import printable
@@ -106,6 +107,8 @@ class CandidateItem(pytest.Item):
         error = excinfo.value
         if isinstance(error, NotResolved):
             return told(error.verdict)
+        if isinstance(error, SandboxError):
+            return printable(str(error))
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, None, str]:

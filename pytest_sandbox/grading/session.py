@@ -17,7 +17,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import options, registry
-from pytest_sandbox.errors import BadInput, InfraError
+from pytest_sandbox.errors import BadInput, InfraError, ProviderUnavailable, SandboxError
 from pytest_sandbox.evidence import TAMPERED, UNPROVEN
 from pytest_sandbox.grading import predictions, sources
 from pytest_sandbox.grading.budget import Budget
@@ -26,6 +26,7 @@ from pytest_sandbox.grading.items import CandidateItem, ProblemItem, TaskFile
 from pytest_sandbox.grading.merging import Merged
 from pytest_sandbox.grading.model import Candidate, Task, Verdict
 from pytest_sandbox.grading.outputs import Results, annotated
+from pytest_sandbox.grading.planning import identity
 from pytest_sandbox.portal import Task as Job
 
 _PLUGIN = "pytest_sandbox_grading"
@@ -59,6 +60,18 @@ def budget(config: pytest.Config, amount: tuple[float | None, float | None]) -> 
     parts = getattr(config, "workerinput", {}).get("workercount", 1)
     dollars, seconds = (None if part is None else part / parts for part in amount)
     return Budget(dollars=dollars, seconds=seconds)
+
+
+def _ungraded(task: Task, candidate: Candidate, error: SandboxError) -> Verdict:
+    """What is said of a candidate that could not be graded."""
+    infra = isinstance(error, (InfraError, ProviderUnavailable))
+    return Verdict(
+        task_id=task.id,
+        candidate=candidate.name,
+        outcome="infra_error" if infra else "base_broken",
+        reason=str(error),
+        record=identity(task, candidate.patch),
+    )
 
 
 class Grading:
@@ -135,23 +148,25 @@ class Grading:
         broken = session.testsfailed and not option.continue_on_collection_errors
         one_by_one = hasattr(self._config, "workerinput")
         elsewhere = self._config.pluginmanager.has_plugin("dsession")
-        runs = self._merged is None
-        if runs and not (option.collectonly or broken or one_by_one or elsewhere):
-            for item in self._longest_first(session.items):
+        runs = self._merged is None and not (option.collectonly or broken or one_by_one)
+        mine = [item for item in session.items if isinstance(item, CandidateItem)]
+        if runs and (mine or elsewhere):
+            self._engine.ready(here=not elsewhere)
+        if runs and not elsewhere:
+            for item in self._longest_first(mine):
                 self._begin(item.task, item.candidate)
         return (yield)
 
-    def _longest_first(self, items: Iterable[pytest.Item]) -> list[CandidateItem]:
+    def _longest_first(self, items: Iterable[CandidateItem]) -> list[CandidateItem]:
         """By what their tasks took before; those of which nothing is known before all others."""
-        mine = [item for item in items if isinstance(item, CandidateItem)]
-        tasks = {item.task.id: item.task for item in mine}
+        tasks = {item.task.id: item.task for item in items}
         seconds = {name: self._engine.expected(task) for name, task in tasks.items()}
 
         def expected(item: CandidateItem) -> float:
             known = seconds[item.task.id]
             return math.inf if known is None else known
 
-        return sorted(mine, key=expected, reverse=True)
+        return sorted(items, key=expected, reverse=True)
 
     def _begin(self, task: Task, candidate: Candidate) -> Job[Verdict]:
         key = (task.id, candidate.name)
@@ -161,8 +176,13 @@ class Grading:
 
     def _judge(self, task: Task, candidate: Candidate) -> Verdict:
         if self._merged is None:
-            return self._begin(task, candidate).result()
-        verdict = self._merged.verdict(task, candidate)
+            try:
+                return self._begin(task, candidate).result()
+            except SandboxError as error:
+                # Nobody graded it, and it is one of those that were asked for all the same.
+                verdict = _ungraded(task, candidate, error)
+        else:
+            verdict = self._merged.verdict(task, candidate)
         self._graded(task, verdict)
         return verdict
 

@@ -52,10 +52,10 @@ def stage(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def session(stage: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def session(stage: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "GITHUB"))}
     kept |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_sandbox.plugin"}
-    kept |= {"XDG_CACHE_HOME": str(stage / "cache")}
+    kept |= {"XDG_CACHE_HOME": str(stage / "cache"), **env}
     command = [
         sys.executable, "-m", "pytest", "--sandbox=local", f"--sandbox-venv={own_python()}",
         "-rA", *args,
@@ -145,3 +145,10 @@ def test_one_thing_at_a_time(stage: Path) -> None:
     done = session(stage, "tasks", "--sandbox-derive", "--sandbox-predictions=p.patch")
     assert done.returncode == 4
     assert "two sessions" in done.stderr
+
+
+def test_who_cannot_run_anything_says_so_in_a_sentence(stage: Path) -> None:
+    done = session(stage, "tasks", "--sandbox-derive", "--sandbox=e2b", E2B_API_KEY="")
+    assert done.returncode == 30, done.stdout + done.stderr
+    assert "E2B_API_KEY" in done.stdout
+    assert "INTERNALERROR" not in done.stdout

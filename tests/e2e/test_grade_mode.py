@@ -250,6 +250,17 @@ def test_what_cannot_be_is_refused_at_once(stage: Path, args: list[str], said: s
     assert not (stage / "sandbox-results").exists()
 
 
+@pytest.mark.parametrize("processes", [(), ("-n2",)])
+def test_who_cannot_grade_says_so_in_a_sentence(stage: Path, processes: tuple[str, ...]) -> None:
+    plugins = "pytest_sandbox.plugin,xdist.plugin"
+    done = grade(stage, "--sandbox=e2b", *processes, E2B_API_KEY="", PYTEST_PLUGINS=plugins)
+    assert done.returncode == 30, done.stdout + done.stderr
+    assert re.search("^!+ .*E2B_API_KEY.* !+$", done.stdout, re.MULTILINE)
+    assert "INTERNALERROR" not in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not results(stage)
+
+
 OWN = """
 import pytest
 
