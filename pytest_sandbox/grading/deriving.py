@@ -16,6 +16,7 @@ from _pytest.terminal import TerminalReporter
 from pytest_sandbox import options, registry
 from pytest_sandbox.errors import BadInput, InfraError, ProviderUnavailable, SandboxError
 from pytest_sandbox.grading import sources, taskfile
+from pytest_sandbox.grading.budget import OverBudget
 from pytest_sandbox.grading.derivation import Derived
 from pytest_sandbox.grading.engine import Engine
 from pytest_sandbox.grading.items import ProblemItem
@@ -62,7 +63,7 @@ class Deriving:
         )
         self._jobs: dict[str, Job[Derived]] = {}
         self._said: list[str] = []
-        self._infra = False
+        self._incomplete = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collect_file(
@@ -100,12 +101,12 @@ class Deriving:
         found = dict(report.user_properties) if report.when == "call" else {}
         if _SAID in found:
             self._said.append(str(found[_SAID]))
-        self._infra |= found.get(_OUTCOME) == "infra_error"
+        self._incomplete |= found.get(_OUTCOME) in ("infra_error", "over_budget")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._engine.close()
-        if session.exitstatus == pytest.ExitCode.TESTS_FAILED and self._infra:
+        if session.exitstatus == pytest.ExitCode.TESTS_FAILED and self._incomplete:
             session.exitstatus = InfraError.exit_status
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
@@ -163,8 +164,9 @@ class DerivedItem(pytest.Item):
         assert isinstance(self.parent, DerivedFile)
         try:
             derived = self.derived = self.parent.derive(self.task)
-        except (InfraError, ProviderUnavailable):
-            self.user_properties.append((_OUTCOME, "infra_error"))
+        except (InfraError, ProviderUnavailable, OverBudget) as error:
+            spent = isinstance(error, OverBudget)
+            self.user_properties.append((_OUTCOME, "over_budget" if spent else "infra_error"))
             raise
         self.user_properties.append((_OUTCOME, derived.outcome))
         if derived.outcome != "derived":

@@ -61,4 +61,4 @@ class Merged:
 
 def _order(entry: Entry) -> tuple[bool, str]:
     """The last one counts, but what is no score never replaces one."""
-    return entry.verdict.outcome != "infra_error", entry.time
+    return not entry.verdict.pending, entry.time

@@ -12,7 +12,7 @@ Outcome = Literal[
     "resolved", "partially_resolved", "unresolved", "regressed",
     "empty", "malformed", "conflict", "refused",
     "collection_error", "no_tests", "timeout", "crashed", "tampered", "unproven", "flaky",
-    "base_broken", "gold_broken", "infra_error", "unsupported",
+    "base_broken", "gold_broken", "infra_error", "over_budget", "unsupported",
 ]  # fmt: skip
 
 #: What happened to one test, in pytest's words; "missing" when nothing was reported of it.
@@ -136,7 +136,7 @@ class TestVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of one candidate. ``infra_error`` is never a score."""
+    """What became of one candidate. ``infra_error`` and ``over_budget`` are never a score."""
 
     task_id: str
     candidate: str
@@ -169,4 +169,11 @@ class Verdict:
     @property
     def scored(self) -> bool:
         """Whether it says something about the candidate."""
-        return self.outcome not in ("infra_error", "unsupported", "base_broken", "gold_broken")
+        return not self.pending and self.outcome not in (
+            "unsupported", "base_broken", "gold_broken",
+        )  # fmt: skip
+
+    @property
+    def pending(self) -> bool:
+        """Whether the candidate was not graded, and will be by a session that goes on with it."""
+        return self.outcome in ("infra_error", "over_budget")

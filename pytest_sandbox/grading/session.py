@@ -20,11 +20,11 @@ from pytest_sandbox import options, registry
 from pytest_sandbox.errors import BadInput, InfraError, ProviderUnavailable, SandboxError
 from pytest_sandbox.evidence import TAMPERED, UNPROVEN
 from pytest_sandbox.grading import predictions, sources
-from pytest_sandbox.grading.budget import Budget
+from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.engine import Engine
 from pytest_sandbox.grading.items import CandidateItem, ProblemItem, TaskFile
 from pytest_sandbox.grading.merging import Merged
-from pytest_sandbox.grading.model import Candidate, Task, Verdict
+from pytest_sandbox.grading.model import Candidate, Outcome, Task, Verdict
 from pytest_sandbox.grading.outputs import Results, annotated
 from pytest_sandbox.grading.planning import identity
 from pytest_sandbox.portal import Task as Job
@@ -64,11 +64,15 @@ def budget(config: pytest.Config, amount: tuple[float | None, float | None]) -> 
 
 def _ungraded(task: Task, candidate: Candidate, error: SandboxError) -> Verdict:
     """What is said of a candidate that could not be graded."""
-    infra = isinstance(error, (InfraError, ProviderUnavailable))
+    outcome: Outcome = "base_broken"
+    if isinstance(error, OverBudget):
+        outcome = "over_budget"
+    elif isinstance(error, (InfraError, ProviderUnavailable)):
+        outcome = "infra_error"
     return Verdict(
         task_id=task.id,
         candidate=candidate.name,
-        outcome="infra_error" if infra else "base_broken",
+        outcome=outcome,
         reason=str(error),
         record=identity(task, candidate.patch),
     )
@@ -221,7 +225,7 @@ class Grading:
     def _status(self, failed: int) -> int:
         """The exit status of a session with candidates that are not resolved."""
         outcomes = Counter(verdict.outcome for verdict in self._verdicts)
-        if "infra_error" in outcomes:
+        if any(verdict.pending for verdict in self._verdicts):
             # Not the same as "some are unresolved": the numbers are not complete.
             return InfraError.exit_status
         if "tampered" in outcomes:

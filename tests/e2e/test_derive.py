@@ -147,6 +147,14 @@ def test_one_thing_at_a_time(stage: Path) -> None:
     assert "two sessions" in done.stderr
 
 
+def test_beyond_the_budget_nothing_is_written(stage: Path) -> None:
+    done = session(stage, "tasks", "--sandbox-derive", "--sandbox-budget=0.1s")
+    assert done.returncode == 31, done.stdout + done.stderr
+    assert "--sandbox-budget" in done.stdout
+    assert "nothing was written" in done.stdout
+    assert (stage / "tasks" / "calc.toml").read_text() == TASK
+
+
 def test_who_cannot_run_anything_says_so_in_a_sentence(stage: Path) -> None:
     done = session(stage, "tasks", "--sandbox-derive", "--sandbox=e2b", E2B_API_KEY="")
     assert done.returncode == 30, done.stdout + done.stderr

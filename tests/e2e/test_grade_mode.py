@@ -261,6 +261,26 @@ def test_who_cannot_grade_says_so_in_a_sentence(stage: Path, processes: tuple[st
     assert not results(stage)
 
 
+def test_beyond_the_budget_is_no_score_and_runs_next_time(stage: Path) -> None:
+    done = grade(stage, "--sandbox-budget=0.1s", "--sandbox-workers=1")
+    assert done.returncode == 31, done.stdout + done.stderr
+    outcomes = {name: entry["outcome"] for name, entry in results(stage).items()}
+    beyond = [name for name, outcome in outcomes.items() if outcome == "over_budget"]
+    assert len(outcomes) == len(PATCHES)
+    assert outcomes["prose"] == "malformed"
+    assert 2 <= len(beyond) <= 3
+    assert f"of 4 ({len(beyond)} not scored)" in done.stdout
+    assert "raise --sandbox-budget" in done.stdout.replace("Raise", "raise")
+    # Sentences, and no line of this package's source.
+    assert "session.py" not in done.stdout
+    assert "def " not in done.stdout
+    again = grade(stage)
+    assert again.returncode == 1, again.stdout + again.stderr
+    outcomes = {name: entry["outcome"] for name, entry in results(stage).items()}
+    assert "over_budget" not in outcomes.values()
+    assert outcomes["good"] == "resolved"
+
+
 OWN = """
 import pytest
 

@@ -53,7 +53,9 @@ def test_what_findings_make_of_an_outcome(x: Any, findings: list[Finding], outco
     assert all(f.nodeid != "t.py::other" for f in verdict.findings)
 
 
-@pytest.mark.parametrize("outcome", ["infra_error", "base_broken", "gold_broken", "unsupported"])
+@pytest.mark.parametrize(
+    "outcome", ["infra_error", "over_budget", "base_broken", "gold_broken", "unsupported"]
+)
 def test_what_says_nothing_about_a_candidate_accuses_nobody(outcome: Outcome) -> None:
     verdict = Verdict(task_id="a", candidate="b", outcome=outcome)
     assert judged(verdict, [finding()]).outcome == outcome

@@ -241,7 +241,7 @@ def test_swebench_reads_the_reports(tmp_path: Path) -> None:
     assert ours["resolved_ids"] == ["shop__shop-0"]
     assert set(ours["infra_failure_ids"]) <= set(ours["error_ids"])
     assert set(ours["failure_reasons"].values()) == {
-        "infra_error", "timeout", "crashed", "no_tests", "flaky",
+        "infra_error", "over_budget", "timeout", "crashed", "no_tests", "flaky",
     }  # fmt: skip
     full = {id for id, status in theirs["status"].items() if status == "RESOLVED_FULL"}
     assert full == set(ours["resolved_ids"])
@@ -264,7 +264,7 @@ def test_an_instance_report(outcome: Outcome) -> None:
     one = verdict(outcome)
     (report,) = swebench_report.instance_report(one).values()
     assert report["resolved"] == (outcome == "resolved")
-    assert report["infra_failure"] == (outcome == "infra_error")
+    assert report["infra_failure"] == (outcome in ("infra_error", "over_budget"))
     assert report["patch_is_None"] == (not report["patch_exists"]) == (outcome == "empty")
     assert report["patch_successfully_applied"] == ("tests_status" in report)
     if "tests_status" in report:

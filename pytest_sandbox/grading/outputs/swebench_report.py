@@ -39,9 +39,9 @@ def instance_report(verdict: Verdict) -> dict[str, Any]:
         "patch_exists": verdict.outcome != "empty",
         "patch_successfully_applied": completed(verdict),
         "resolved": verdict.resolved,
-        "infra_failure": verdict.outcome == "infra_error",
+        "infra_failure": verdict.pending,
     }
-    if verdict.outcome == "infra_error":
+    if verdict.pending:
         report["infra_failure_reason"] = verdict.reason
     if completed(verdict):
         nothing: dict[str, list[str]] = {"success": [], "failure": []}
@@ -71,7 +71,7 @@ def run_report(verdicts: Iterable[Verdict], dataset: Collection[str]) -> dict[st
         "completed": done,
         "resolved": ids("resolved"),
         "unresolved": [id for id in done if not by_id[id].resolved],
-        "infra_failure": ids("infra_error"),
+        "infra_failure": ids("infra_error", "over_budget"),
         "ambiguous_failure": ids(*_AMBIGUOUS),
         "empty_patch": ids("empty"),
         "error": [id for id in sorted(by_id) if id not in {*done, *ids("empty")}],
