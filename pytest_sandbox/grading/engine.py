@@ -15,6 +15,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from pytest_sandbox import assemble, fallback, inside, options, reaper, registry
+from pytest_sandbox.endings import heeded
 from pytest_sandbox.errors import BadInput, SandboxError
 from pytest_sandbox.grading.grader import Grader
 from pytest_sandbox.grading.model import Task
@@ -73,6 +74,7 @@ class Engine:
         if not here:
             self.close()
             self._started = None
+            self._resources.enter_context(heeded())
 
     def start(self, call: Callable[[Grader], Awaitable[T]]) -> Job[T]:
         """Start what ``call`` makes of the grader, in the loop."""
@@ -101,6 +103,7 @@ class Engine:
 
     def _grader(self) -> tuple[Grader, Portal]:
         if self._started is None:
+            self._resources.enter_context(heeded())
             portal = self._resources.enter_context(Portal())
             portal.run(reaper.at_start, assemble.host(), self._others, lambda text: None)
             grader = Grader(self._opened(portal), **self._settings(), **self._given())

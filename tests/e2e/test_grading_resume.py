@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -36,17 +37,18 @@ def stage(folder: Path) -> Path:
     return folder
 
 
-def session(folder: Path, results: str) -> Session:
+def session(folder: Path, results: str, *args: str) -> Session:
     return Session(
         folder, "tasks/", "--sandbox=local", f"--sandbox-venv={own_python()}",
         "--sandbox-predictions=preds.jsonl", f"--sandbox-results={results}", "--sandbox-workers=2",
+        *args, plugins=("xdist.plugin",),
     )  # fmt: skip
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
     """Whole lines; a session that is killed may leave half of one."""
-    path = folder / "results.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    paths = sorted(folder.glob("results*.jsonl"))
+    lines = [line for path in paths for line in path.read_bytes().split(b"\n")[:-1]]
     return [json.loads(line) for line in lines if line]
 
 
@@ -84,6 +86,41 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
         batch.popen.wait()
         assert len(entries(folder / "killed")) < NUMBER, "it was over before it could be killed"
         again(folder, "killed", batch, whole)
+
+
+HANGS = """\
+--- a/lib.py
++++ b/lib.py
+@@ -1,2 +1,3 @@
+ def double(number):
++    import time; time.sleep(600)
+     return number
+"""
+
+
+@pytest.mark.parametrize("group", [True, False], ids=["group", "process"])
+@pytest.mark.parametrize("processes", [(), ("-n2",)], ids=["alone", "xdist"])
+def test_termination_is_orderly(tmp_path: Path, processes: tuple[str, ...], group: bool) -> None:
+    """As CI ends a job: results so far are kept, sandboxes are not."""
+    folder = stage(tmp_path)
+    rows = [json.loads(line) for line in (folder / "preds.jsonl").read_text().splitlines()[:1]]
+    rows.append({**rows[0], "model_name_or_path": "hangs", "model_patch": HANGS})
+    (folder / "preds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with session(folder, "ended", *processes) as batch:
+        assert until(lambda: len(entries(folder / "ended")) == 1, 100), batch.output
+        ledger = batch.home / "state" / "pytest-sandbox" / "ledger"
+        assert until(lambda: len(list(ledger.glob("*.json"))) == 1, 30), batch.output
+        time.sleep(1)
+        batch.reach("")
+        batch.interrupt(signal.SIGTERM, group=group)
+        assert batch.finish(30) == 2, batch.output
+        assert "SIGTERM" in batch.output
+        assert "INTERNALERROR" not in batch.output
+        # pytest-xdist's own folder for temporary files is pytest's to keep.
+        until(lambda: not [name for name in batch.left() if "pytest-of-" not in name], 5)
+        assert [name for name in batch.left() if "pytest-of-" not in name] == [], batch.output
+    assert [one["candidate"] for one in entries(folder / "ended")] == ["c0000"]
+    assert "c0000" in (folder / "ended" / "summary.md").read_text()
 
 
 @pytest.mark.soak
