@@ -167,9 +167,11 @@ class Grader:
         if not task.fail_to_pass and not task.pass_to_pass:
             return fixed(outcome="base_broken", reason=_NOT_DERIVED)
         try:
-            run, composed = await in_thread(self._planner.candidate, task, candidate)
+            run, composed = await self._planned(self._planner.candidate, task, candidate)
         except Unfit as unfit:
             return fixed(outcome=unfit.outcome, reason=unfit.reason)
+        except InfraError as error:
+            return fixed(outcome="infra_error", reason=str(error))
         except BadInput as error:
             return fixed(outcome="base_broken", reason=str(error))
         key = planning.key(task, run)
@@ -195,6 +197,15 @@ class Grader:
             record={**verdict.record, **record},
         )
         return await self._asides.told(task, candidate, verdict, run)
+
+    async def _planned(self, plan: Callable[..., T], *args: Any) -> T:
+        """``plan(*args)`` in a thread; again where its repository could not be reached."""
+        for attempt in range(self._retries):
+            try:
+                return await in_thread(plan, *args)
+            except InfraError:
+                await asyncio.sleep(2.0**attempt)
+        return await in_thread(plan, *args)
 
     async def _once(self, key: str, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         """The verdict for what is run: known, being found out by somebody else, or found out."""
@@ -314,12 +325,14 @@ class Grader:
         try:
             for tests in (False, True):
                 plan_base = partial(self._planner.base, task, tests=tests)
-                bases.append(await in_thread(plan_base))
-            fixed, _ = await in_thread(self._planner.candidate, task, gold)
+                bases.append(await self._planned(plan_base))
+            fixed, _ = await self._planned(self._planner.candidate, task, gold)
         except Unfit as unfit:
             if unfit.outcome == "base_broken":
                 return broken(outcome="base_broken", reason=unfit.reason)
             return broken(outcome="gold_broken", reason=f"{unfit.outcome}: {unfit.reason}")
+        except InfraError as error:
+            return broken(outcome="infra_error", reason=str(error))
         except BadInput as error:
             return broken(outcome="base_broken", reason=str(error))
         plain, tested = bases

@@ -11,12 +11,20 @@ import threading
 import time
 from pathlib import Path
 
-from pytest_sandbox.errors import BadInput
+from pytest_sandbox.errors import BadInput, InfraError
 from pytest_sandbox.wire import printable
 from pytest_sandbox.workspace import Workspace, git_executable
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _URL = re.compile(r"(https?|ssh|git|file)://[^\s'\"]+")
+#: What git says where the remote has answered, and has no such repository or commit. (Who is asked
+#: for a password by GitHub has named a repository that is not there, or is not public.)
+_NOT_THERE = re.compile(
+    r"couldn't find remote ref|not our ref|unadvertised object|invalid refspec"
+    r"|repository (?:\S+ )?not found|does not appear to be a git repository"
+    r"|repository not exported|terminal prompts disabled",
+    re.IGNORECASE,
+)
 #: Seconds for getting one commit.
 _PATIENCE = 900.0
 
@@ -30,6 +38,8 @@ class Repositories:
         self._lock = threading.Lock()
         self._fresh: set[tuple[str, str]] = set()
         self._fetching: dict[str, threading.Lock] = {}
+        #: When asking a URL last came to nothing, and why.
+        self._failed: dict[str, tuple[float, str]] = {}
 
     def __enter__(self) -> Repositories:
         return self
@@ -45,12 +55,22 @@ class Repositories:
 
         Raises:
             BadInput: there is no such repository or commit; the message names the task's field.
+            InfraError: it could not be found out, such as without network.
         """
         if _URL.fullmatch(repo):
+            asked = time.monotonic()
             with self._lock:
                 lock = self._fetching.setdefault(repo, threading.Lock())
             with lock:
-                path = self._fetched(repo, base)
+                when, why = self._failed.get(repo, (asked, ""))
+                if when > asked:
+                    # Who waited for it has its answer: each its own attempt would take for ever.
+                    raise InfraError(why)
+                try:
+                    path = self._fetched(repo, base)
+                except InfraError as error:
+                    self._failed[repo] = time.monotonic(), str(error)
+                    raise
         else:
             path = Path(repo)
             if not path.is_dir():
@@ -78,6 +98,8 @@ class Repositories:
             # A server that hands out no single commits.
             problem = self._fetch(path, url, "+refs/*:refs/*")
         if not self._has(path, base) or (problem and not known):
+            if problem and not _NOT_THERE.search(problem):
+                raise InfraError(f"repo {url} cannot be reached: {printable(problem, line=True)}")
             problem = problem or "it was fetched, and is not there"
             raise BadInput(
                 f"repo {url}: {base!r} cannot be fetched: {printable(problem, line=True)}"
@@ -119,7 +141,7 @@ class Repositories:
         """What git said of what went wrong, "" when nothing did.
 
         Raises:
-            BadInput: with ``check``, when something did.
+            InfraError: it could not be run to its end; with ``check``, when something went wrong.
         """
         environment = {
             name: value
@@ -137,10 +159,10 @@ class Repositories:
                 timeout=_PATIENCE,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise BadInput(f"git {args[0]} in {path} did not end well: {error}") from None
+            raise InfraError(f"git {args[0]} in {path} did not end well: {error}") from None
         if done.returncode == 0:
             return ""
         said = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
         if check:
-            raise BadInput(f"git {args[0]} in {path}: {printable(said, line=True)}")
+            raise InfraError(f"git {args[0]} in {path}: {printable(said, line=True)}")
         return said

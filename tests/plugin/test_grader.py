@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from pytest_sandbox import wire
-from pytest_sandbox.errors import BadInput, SandboxLost
+from pytest_sandbox.errors import BadInput, InfraError, SandboxLost
 from pytest_sandbox.grading import Budget, Grader, OverBudget, Task
+from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.provider import SandboxSpec
 from pytest_sandbox.testing import FakeProvider, FakeSandbox
+from pytest_sandbox.workspace import Workspace
 from tests.plugin.support import all_pass, collected
 from tests.unit.gitrepo import Repo
 
@@ -155,6 +157,33 @@ def test_what_came_to_nothing_is_paid_for_and_is_no_score(repo: Path) -> None:
         assert budget.spent_seconds > 0
 
     asyncio.run(main())
+
+
+def test_a_repository_out_of_reach_is_asked_again_and_is_no_score(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = Repositories.workspace
+
+    def flaky(self: Repositories, repo: str, base: str) -> Workspace:
+        asked.append(repo)
+        if len(asked) in fails:
+            raise InfraError("no answer")
+        return real(self, repo, base)
+
+    async def main() -> tuple[str, str, str]:
+        async with Grader(Counted(), retries=1) as grader:
+            verdict = await grader.grade(task(repo), patch(1))
+            derived = await grader.derive(task(repo, gold=patch(1).encode()))
+        return verdict.outcome, verdict.reason, derived.outcome
+
+    monkeypatch.setattr(Repositories, "workspace", flaky)
+    fails = range(1, 5)
+    assert asyncio.run(main()) == ("infra_error", "no answer", "infra_error")
+    assert len(asked) == 4
+    asked.clear()
+    fails = range(1, 2)
+    assert asyncio.run(main())[0] == "resolved"
 
 
 def test_a_spent_budget_is_said(repo: Path) -> None:
