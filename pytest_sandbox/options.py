@@ -105,6 +105,18 @@ def variable(text: str) -> str:
     return text
 
 
+def arguments(text: str) -> str:
+    """As it is, once it is known that it can be taken apart."""
+    import shlex  # only here: see above
+
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        why = str(error).lower()
+        raise ValueError(f"arguments in the words of a shell, such as '-p x': {why}") from None
+    return text
+
+
 OPTIONS: Final[tuple[Option, ...]] = (
     Option("provider", "The provider that --sandbox and the fixture use when none is named.",
            str, "NAME", "local", marker=True),
@@ -183,7 +195,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "failed or always. How to get in is printed.",
            one_of("never", "failed", "always"), "WHEN", "never", ini=False),
     Option("pytest_args", "More arguments for the pytest in the sandbox: options only the "
-           "target's own conftest.py or plugins know.", str, "ARGS", "", ini=False),
+           "target's own conftest.py or plugins know.", arguments, "ARGS", "", ini=False),
 )  # fmt: skip
 
 

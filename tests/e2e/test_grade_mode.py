@@ -238,6 +238,7 @@ def test_what_is_under_way_ends_with_the_session(stage: Path) -> None:
         (["--sandbox-predictions=none.jsonl"], "none.jsonl"),
         (["--sandbox-budget=lots"], "an amount such as 20USD"),
         (["--sandbox=nowhere"], "there is no provider 'nowhere'"),
+        (["--sandbox-pytest-args='"], "no closing quotation"),
         (["--sandbox-shard=9/8"], "a share such as 3/8"),
     ],
 )

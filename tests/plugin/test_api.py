@@ -85,6 +85,7 @@ BAD: dict[str, tuple[dict[str, Any], type[SandboxError], str]] = {
     "unknown": ({"timout": 3}, BadInput, "no option 'timout'"),
     "reserved": ({"artifact_dir": "x"}, BadInput, "artifact_dir"),
     "value": ({"memory": "lots"}, BadInput, "memory"),
+    "quotes": ({"pytest_args": "'"}, BadInput, "no closing quotation"),
     "provider": ({"provider": "cloud9"}, BadInput, "no provider 'cloud9'"),
     "patch": ({"patch": "nowhere.diff"}, BadInput, "there is no patch 'nowhere.diff'"),
     "empty": ({"patch": ""}, PatchError, "empty"),

@@ -322,6 +322,7 @@ def test_a_frame_hook_and_a_verdict_hook(stage: Stage) -> None:
         (["--run-slow"], "--sandbox-pytest-args"),
         (["../elsewhere.py"], "not inside the repository"),
         (["--sandbox-memory=lots"], "--sandbox-memory"),
+        (["--sandbox-pytest-args='"], "no closing quotation"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_way_out(

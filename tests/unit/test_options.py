@@ -53,6 +53,7 @@ def test_the_marker_takes_env_as_a_mapping() -> None:
         ({"ini": {"sandbox_patch": "x"}}, "not an option that an ini file can set"),
         ({"ini": {"sandbox_tiemout": "3"}}, "sandbox_tiemout"),
         ({"cli": cli(env=["PYTEST_SANDBOX_X=1"])}, "never reaches a sandbox"),
+        ({"cli": cli(pytest_args="-k 'a")}, '--sandbox-pytest-args: "-k \'a" is not arguments'),
         ({"cli": cli(env=["1A=1"])}, "NAME or NAME=VALUE"),
         ({"cli": cli(base="")}, "--sandbox-base is empty"),
         ({"cli": cli(setup=["a", ""])}, "--sandbox-setup is empty"),
