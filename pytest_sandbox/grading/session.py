@@ -106,6 +106,8 @@ class Grading:
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         name = "results.jsonl" if worker is None else f"results-{worker}.jsonl"
         self._results = Results(folder, name)
+        if not config.option.collectonly:
+            self._results.check()
 
     # ------------------------------------------------------------ collection
 

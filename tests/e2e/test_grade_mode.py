@@ -251,6 +251,19 @@ def test_what_cannot_be_is_refused_at_once(stage: Path, args: list[str], said: s
     assert not (stage / "sandbox-results").exists()
 
 
+@pytest.mark.parametrize("name", ["preds.jsonl", "/proc/none", "preds.jsonl/below"])
+def test_results_that_cannot_be_kept_are_refused_at_once(stage: Path, name: str) -> None:
+    done = grade(stage, f"--sandbox-results={name}", "--sandbox=e2b", E2B_API_KEY="")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "--sandbox-results" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_look_at_what_there_is_makes_nothing(stage: Path) -> None:
+    assert grade(stage, "--collect-only").returncode == 0
+    assert not (stage / "sandbox-results").exists()
+
+
 @pytest.mark.parametrize("processes", [(), ("-n2",)])
 def test_who_cannot_grade_says_so_in_a_sentence(stage: Path, processes: tuple[str, ...]) -> None:
     plugins = "pytest_sandbox.plugin,xdist.plugin"

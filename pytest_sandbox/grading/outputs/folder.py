@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_sandbox.errors import BadInput
 from pytest_sandbox.grading.model import Verdict
 from pytest_sandbox.grading.outputs import ctrf, github, markdown, swebench_report
 from pytest_sandbox.grading.outputs.results import NAME, Entry, Writer, by_key, latest, read
@@ -21,7 +23,7 @@ class Results:
     """Owns ``results.jsonl`` of one folder; the reports beside it are written at the end.
 
     Args:
-        folder: made with the first verdict.
+        folder: made with the first verdict, or by ``check``.
         name: of the file; each process of pytest-xdist has one of its own.
     """
 
@@ -30,6 +32,24 @@ class Results:
         self._path = folder / name
         self._writer: Writer | None = None
         self._started = time.time()
+
+    def check(self) -> None:
+        """Make the folder, and see that results can be written there.
+
+        Raises:
+            BadInput: they cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+            if self._path.exists():
+                self._path.open("ab").close()
+        except OSError as error:
+            raise BadInput(
+                f"--sandbox-results {self.folder}: nothing can be written there "
+                f"({error.strerror or error}); name a folder that can be made or is there"
+            ) from None
 
     def known(self) -> dict[str, Verdict]:
         """Verdicts of this and earlier sessions by key, of all files in the folder.
