@@ -57,13 +57,17 @@ class Grader:
     Args:
         provider: a name, or an instance that is open already.
         workers: sandboxes in flight; more calls of ``grade`` wait.
-        retries: times that an infrastructure failure is tried again before it is the verdict.
+        retries: times that an infrastructure failure is tried again before it is the verdict, and
+            that tests without a result get a new sandbox within one run.
         reruns: times that a candidate which is not resolved is run again, in fresh sandboxes;
             runs that disagree make it ``flaky``.
         known: verdicts of earlier runs by key (``Verdict.record["key"]``); they cost nothing.
         on_verdict: told of each verdict once, before ``grade`` returns.
         cache: the folder of repositories and durations; this user's by default.
         options: those of ``run_tests``; a task's own come first.
+
+    Raises:
+        BadInput: one of these cannot be.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Grader:
         cache: Path | None = None,
         **options: Any,
     ) -> None:
+        counts = (("workers", workers, 1), ("retries", retries, 0), ("reruns", reruns, 0))
+        planning.check(options, *counts)
         self._named = provider
         self._retries = retries
         self._reruns = reruns
@@ -87,7 +93,7 @@ class Grader:
         self._known = known
         self._on_verdict = on_verdict
         self._on_phase = on_phase
-        self._options = options
+        self._options = {**options, "retries": retries}
         self._turns = Turns(workers)
         folder = cache or platformdirs.user_cache_path("pytest-sandbox")
         self._repositories = Repositories(folder / "repositories")

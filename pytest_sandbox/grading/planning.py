@@ -23,6 +23,29 @@ from pytest_sandbox.workspace import Tree, Workspace
 _FORMAT = "1"
 
 
+#: Options that are arguments of their own, or no matter of grading.
+_NOT_TAKEN = frozenset({"provider", "repo", "base", "patch", "artifact", "artifact_dir"})
+
+
+def check(options: Mapping[str, Any], *counts: tuple[str, object, int]) -> None:
+    """Refuse what can only be a mistake of the caller.
+
+    Args:
+        options: by name, as ``run_tests`` takes them.
+        counts: (name, value, the least it may be) of whole numbers.
+
+    Raises:
+        BadInput: naming it.
+    """
+    for name, value, least in counts:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise BadInput(f"{name} is a whole number of {least} or more, not {value!r}")
+    unknown = sorted(set(options) - (set(assemble.OPTION_NAMES) - _NOT_TAKEN))
+    if unknown:
+        raise BadInput(f"Grader has no option {unknown[0]!r}")
+    assemble.resolver(options.get, {}, {})({})
+
+
 @dataclass(frozen=True, slots=True)
 class _Ground:
     """What all candidates of a task have in common."""

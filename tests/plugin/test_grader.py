@@ -18,7 +18,7 @@ from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.provider import SandboxSpec
 from pytest_sandbox.testing import FakeProvider, FakeSandbox
 from pytest_sandbox.workspace import Workspace
-from tests.plugin.support import all_pass, collected
+from tests.plugin.support import Stage, all_pass, collected
 from tests.unit.gitrepo import Repo
 
 
@@ -159,6 +159,23 @@ def test_what_came_to_nothing_is_paid_for_and_is_no_score(repo: Path) -> None:
     asyncio.run(main())
 
 
+def test_retries_of_the_command_line_are_a_number(repo: Path, pytester: pytest.Pytester) -> None:
+    stage = Stage(pytester)
+    text = (
+        f'[task]\nrepo = "{repo}"\nbase = "HEAD"\n[tests]\nfail_to_pass = ["test_a.py::test_a"]\n'
+    )
+    pytester.path.joinpath("t.toml").write_text(text)
+    pytester.path.joinpath("t.patch").write_text(patch(1))
+    provider = Lossy()
+    result = stage.run(
+        provider, "t.toml", "--sandbox-predictions=t.patch", "--sandbox-retries=0",
+        "--sandbox-budget=20s",
+    )  # fmt: skip
+    assert result.ret == 31
+    result.stdout.fnmatch_lines(["infra_error*1", "resolved 0 of 1 (1 not scored)"])
+    assert len(provider.sandboxes) == 1
+
+
 def test_a_repository_out_of_reach_is_asked_again_and_is_no_score(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +219,23 @@ def test_one_candidate_has_one_sandbox(repo: Path) -> None:
 
     with pytest.raises(BadInput, match="at the same time by workers"):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeot": 3}, "Grader has no option 'timeot'"),
+        ({"artifact": ["*.xml"]}, "Grader has no option 'artifact'"),
+        ({"memory": "lots"}, "memory"),
+        ({"workers": 0}, "workers is a whole number of 1 or more, not 0"),
+        ({"workers": "4"}, "workers is a whole number"),
+        ({"retries": -1}, "retries is a whole number of 0 or more"),
+        ({"reruns": 0.5}, "reruns is a whole number"),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_made(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Grader(Counted(), **options)
 
 
 PROCESS = """
