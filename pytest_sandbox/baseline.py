@@ -20,13 +20,13 @@ from pytest_sandbox.errors import ProtocolError
 from pytest_sandbox.kept import Kept
 from pytest_sandbox.protection import named, with_tests
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import Outcome, Recorder, RunResult, apart
+from pytest_sandbox.results import Outcome, Recorder, RunResult, apart, not_run
 from pytest_sandbox.split import execute
 from pytest_sandbox.threads import in_thread
 from pytest_sandbox.workspace import Tree
 
 #: Part of every key.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: Ends that would be the same the next time.
 _LASTING: Final = ("finished", "usage", "exit")
 #: Files that are, or may be, what is tested.
@@ -46,6 +46,8 @@ class Baseline:
     tree: tuple[wire.Collected, ...] = field(default=(), repr=False)
     #: What became of those that ran, by node id; a repeated id has "(2)" behind it.
     outcomes: Mapping[str, Outcome] = field(default_factory=dict, repr=False)
+    #: How many subtests of each were skipped or expected to fail, where any were.
+    subtests: Mapping[str, int] = field(default_factory=dict, repr=False)
     #: Collectors that failed, with what went wrong.
     errors: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: (cause, node id or phase) of processes that ended before their session did.
@@ -166,6 +168,7 @@ async def obtain(
         found = replace(
             found,
             outcomes={**known.outcomes, **found.outcomes},
+            subtests={**known.subtests, **found.subtests},
             deaths=tuple(dict.fromkeys((*known.deaths, *found.deaths))),
             witness={**known.witness, **found.witness},
             called=known.called | found.called,
@@ -286,6 +289,9 @@ def _made(result: RunResult, tree: Sequence[wire.Collected], seconds: float) -> 
     return Baseline(
         tree=tuple(tree),
         outcomes={nodeid: test.outcome for nodeid, test in reports.items()},
+        subtests={
+            nodeid: number for nodeid, test in reports.items() if (number := not_run(test.reports))
+        },
         errors=result.collection_errors,
         witness=result.witness,
         called=frozenset(

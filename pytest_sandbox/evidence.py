@@ -15,7 +15,7 @@ from pytest_sandbox import wire
 from pytest_sandbox.baseline import Baseline
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.protection import Protection
-from pytest_sandbox.results import Recorder, RunResult, TestResult
+from pytest_sandbox.results import Recorder, RunResult, TestResult, not_run
 from pytest_sandbox.witness import Trusted, judge
 
 #: Exit statuses of sessions; 20 to 23 are those of patches.
@@ -84,15 +84,28 @@ def _below(nodeid: str, collector: str) -> bool:
     return nodeid.startswith(collector) and nodeid[len(collector) :][:1] in ("", ":", "/")
 
 
-def unran(base: Baseline, protection: Protection, nodeid: str, outcome: str) -> str:
-    """What is wrong with a test that came to ``outcome`` by itself; "" where nothing is."""
+def unran(
+    base: Baseline, protection: Protection, nodeid: str, outcome: str, subtests: int = 0
+) -> str:
+    """What is wrong with a test that came to ``outcome`` by itself; "" where nothing is.
+
+    Args:
+        subtests: how many of its subtests were skipped, or expected to fail. Their names may hold
+            what a patch changes, so they are only counted.
+    """
     before = base.outcomes.get(nodeid)
-    if outcome not in ("skipped", "xfailed") or before not in _RAN:
+    if before not in _RAN or let_through(base, protection, nodeid):
         return ""
-    if let_through(base, protection, nodeid):
-        return ""
-    word = "skipped" if outcome == "skipped" else "an expected failure"
-    return f"{word} with the patch; at the base it ran ({before})"
+    if outcome in ("skipped", "xfailed"):
+        word = "skipped" if outcome == "skipped" else "an expected failure"
+        return f"{word} with the patch; at the base it ran ({before})"
+    known = base.subtests.get(nodeid, 0)
+    if outcome == "passed" and subtests > known:
+        return (
+            f"{subtests} subtests were skipped or expected to fail with the patch; "
+            f"at the base {known} were, and it ran ({before})"
+        )
+    return ""
 
 
 def ended(
@@ -169,7 +182,7 @@ def settled(result: RunResult, protection: Protection, base: Baseline) -> RunRes
         wrong = dict.fromkeys(gone.nodeids, ABSENT)
     tests = dict(result.tests)
     for nodeid, test in result.tests.items():
-        text = unran(base, protection, nodeid, test.outcome)
+        text = unran(base, protection, nodeid, test.outcome, not_run(test.reports))
         if text:
             wrong[nodeid] = text
     where = dict(result.items)

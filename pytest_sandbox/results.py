@@ -278,6 +278,11 @@ def outcome_of(reports: Sequence[wire.Report], *, finished: bool) -> Outcome:
     return call.outcome
 
 
+def not_run(reports: Sequence[wire.Report]) -> int:
+    """How many of a test's subtests were skipped, or expected to fail."""
+    return sum(report.subtest is not None and report.outcome == "skipped" for report in reports)
+
+
 def complete(reports: Sequence[wire.Report]) -> bool:
     """Whether every phase that a test goes through has been reported."""
     outcomes = {report.when: report.outcome for report in reports if report.subtest is None}

@@ -7,6 +7,7 @@ Knows no rules: those are in ``evidence``.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
 from pytest_sandbox.protection import Protection
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import Recorder, RunResult, apart, place
+from pytest_sandbox.results import Recorder, RunResult, apart, not_run, place
 
 #: Lines of one kind that the summary has.
 _SHOWN = 20
@@ -65,6 +66,8 @@ class Verification:
         #: Where a witness looks at the tests: everything, for what it says in the end.
         self._recorder = Recorder() if run.witness else None
         self._coverage: list[Coverage] = []
+        #: Subtests that were skipped or expected to fail, by their test's number.
+        self._not_run: Counter[int] = Counter()
         #: Tests that fail by what the base says alone.
         self._failed = 0
 
@@ -193,11 +196,16 @@ class Verification:
     def report(self, item: RemoteItem, frame: wire.Report) -> pytest.TestReport:
         """The local report of one phase; a failing one where the base's says otherwise."""
         base, protection = self._known, self._protection
+        if frame.subtest is not None:
+            self._not_run[item.index] += not_run([frame])
         ran = frame.when == "teardown" or frame.subtest is not None
         if base is not None and protection is not None and not ran:
             outcome = frame.outcome if frame.wasxfail is None else f"x{frame.outcome}"
             words = {"xskipped": "xfailed"}
-            text = evidence.unran(base, protection, item.nodeid, words.get(outcome, outcome))
+            subtests = self._not_run[item.index] if frame.when == "call" else 0
+            text = evidence.unran(
+                base, protection, item.nodeid, words.get(outcome, outcome), subtests
+            )
             if text:
                 return self._failing(item, text)
         return items.test_report(item, frame)

@@ -42,7 +42,7 @@ from pytest_sandbox.grading.runs import Runs
 from pytest_sandbox.grading.turns import Turns
 from pytest_sandbox.grading.verdict import grade, judged, observed, settled
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import RunResult
+from pytest_sandbox.results import RunResult, not_run
 from pytest_sandbox.threads import in_thread
 
 T = TypeVar("T")
@@ -300,10 +300,11 @@ class Grader:
     async def _compared(self, task: Task, run: plan.Run, result: RunResult) -> Observed:
         """What a run said. The base is asked before anything is held against a candidate."""
         seen = observed(result)
-        if not seen.findings:
+        nodeids = {finding.nodeid for finding in seen.findings}
+        nodeids |= {nodeid for nodeid, test in result.tests.items() if not_run(test.reports)}
+        if not nodeids:
             return seen
         trusted = await in_thread(partial(self._planner.base, task, tests=True))
-        nodeids = {finding.nodeid for finding in seen.findings}
         return observed(result, await self._runs.base(run, trusted.candidate, nodeids))
 
     def expected(self, task: Task) -> float | None:

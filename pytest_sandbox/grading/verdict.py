@@ -44,7 +44,7 @@ from pytest_sandbox.evidence import ended
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.grading.matching import Match, matcher
 from pytest_sandbox.grading.model import Observed, Outcome, Status, Task, TestVerdict, Verdict
-from pytest_sandbox.results import RunResult
+from pytest_sandbox.results import RunResult, not_run
 from pytest_sandbox.wire import printable
 
 #: Statuses that pass, by profile: (FAIL_TO_PASS, PASS_TO_PASS).
@@ -77,12 +77,19 @@ _NAMED: Final = 3
 
 
 def observed(run: RunResult, base: Baseline | None = None) -> Observed:
-    """What a run said, from its frames; what ``base`` shows as well is no finding."""
+    """What a run said, from its frames.
+
+    What ``base`` shows as well is no finding. A test of which more subtests were skipped than there
+    was not run: code under test can skip what asks for too much.
+    """
     tests: dict[str, Status] = {}
     causes: dict[str, str] = {}
     for nodeid, test in run.tests.items():
         # Chosen, but its turn did not come.
         tests[nodeid] = test.outcome if test.reports else "missing"
+        known = base is not None and nodeid in base.outcomes and base.subtests.get(nodeid, 0)
+        if known is not False and test.outcome == "passed" and not_run(test.reports) > known:
+            tests[nodeid] = "skipped"
         for report in test.reports:
             if report.cause != "test":
                 causes[nodeid] = report.cause

@@ -35,9 +35,13 @@ class Twice(FakeProvider):
     """The first sandbox is the base's; what comes after it is the candidate's."""
 
     def __init__(
-        self, base: Sequence[wire.Frame], collection: Sequence[wire.Frame], act: Act = all_pass
+        self,
+        base: Sequence[wire.Frame],
+        collection: Sequence[wire.Frame],
+        act: Act = all_pass,
+        at_base: Act = all_pass,
     ) -> None:
-        super().__init__(base, all_pass)
+        super().__init__(base, at_base)
         self._then = (collection, act)
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
@@ -169,6 +173,34 @@ def test_a_test_that_does_not_run_any_more_fails(stage: Stage, xfail: bool, sent
         "FAILED test_a.py::test_a - *",
     ])  # fmt: skip
     assert result.ret == 25
+
+
+def subtest(item: int, outcome: wire.Outcome, xfail: bool = False) -> wire.Frame:
+    reason = wire.LongRepr(text="", path="test_a.py", lineno=3, message="not today")
+    more: dict[str, Any] = {"wasxfail": "known"} if xfail else {}
+    if outcome != "passed":
+        more["longrepr"] = reason
+    return report(item, "call", outcome, subtest=wire.Subtest(msg="n", kwargs={}), **more)
+
+
+@pytest.mark.parametrize("xfail", [False, True])
+@pytest.mark.parametrize(("base", "status"), [("passed", 25), ("skipped", 0)])
+def test_subtests_that_do_not_run_any_more_fail_their_test(
+    stage: Stage, base: wire.Outcome, status: int, xfail: bool
+) -> None:
+    def at(outcome: wire.Outcome) -> Act:
+        start, setup, *rest = run_item(0)
+        one = subtest(0, outcome, xfail and outcome == "skipped")
+        return lambda items: [start, setup, one, *rest, FINISHED]
+
+    tests = collected("test_a")
+    provider = Twice(tests, tests, at("skipped"), at(base))
+    result = run(stage, provider)
+    assert result.ret == status
+    if status:
+        result.stdout.fnmatch_lines([
+            "unproven: L3 test_a.py::test_a (test_a.py:1): 1 subtests were skipped or expected to *"
+        ])  # fmt: skip
 
 
 def test_what_the_base_skips_may_be_skipped(stage: Stage) -> None:
