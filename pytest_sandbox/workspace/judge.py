@@ -18,6 +18,8 @@ from pytest_sandbox.workspace.patchtext import MAX_FILE, MAX_TOTAL
 MAX_CHANGED: Final = 100_000
 MAX_PATH: Final = 4096
 MAX_NAME: Final = 255
+#: Folders that a file may lie in, one in the other. Each takes a tree of its own, and its name.
+MAX_FOLDERS: Final = 100
 _HOPS: Final = 40
 
 
@@ -105,6 +107,9 @@ def _check_path(path: bytes, name: str) -> None:
         raise _refused(name, f"writes to what some file systems take for .git: {shown}")
     if len(path) > MAX_PATH or any(len(part) > MAX_NAME for part in parts):
         raise _refused(name, f"makes a file whose name is too long: {shown}")
+    if len(parts) - 1 > MAX_FOLDERS:
+        text = f"makes a file in more than {MAX_FOLDERS} folders, one in the other: {shown}"
+        raise _refused(name, text)
 
 
 def _fold(path: bytes) -> str:

@@ -24,7 +24,8 @@ _HUNK: Final = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9
 _FENCE: Final = re.compile(rb"\s*(```|~~~)[\w-]*\s*$")
 _BINARY: Final = re.compile(rb"(literal|delta) (\d+)\s*$")
 _MAIL: Final = re.compile(rb"From [0-9a-f]{40}|From:|Subject:|Date:|Message-I[Dd]:")
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# Without the last quote as well: a search that failed at each of many quotes would never end.
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?')
 _INDEX: Final = re.compile(rb"index ([0-9a-f]{4,64})\.\.[0-9a-f]{4,64}\b")
 _NAMES: Final = (b"--- ", b"+++ ", b"rename from ", b"rename to ", b"copy from ", b"copy to ")
 

@@ -309,6 +309,14 @@ WRONG: dict[str, tuple[bytes, PatchOutcome, str]] = {
         "differ in case",
     ),
     "endless name": (new_file(b"n" * 300), "refused", "too long"),
+    "endless folders": (new_file(b"a/" * 1990 + b"x"), "refused", "more than 100 folders"),
+    "many folders": (new_file(b"a/" * 101 + b"x"), "refused", "more than 100 folders"),
+    # A search for quoted names that starts anew at each quote would take half an hour.
+    "endless quotes": (
+        b'diff --git "' + b'\\"' * 400_000 + b"\n" + new_file(b"x"),
+        "malformed",
+        "",
+    ),
     "binary of a terabyte": (binary(b"n", b"literal", 1 << 40, b""), "refused", "binary file of"),
     "binary delta of a terabyte": (
         binary(b"n", b"delta", 40, b"\0" + b"\x80\x80\x80\x80\x80\x20" + b"\0" * 9),
