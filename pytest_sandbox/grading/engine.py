@@ -27,6 +27,17 @@ T = TypeVar("T")
 
 #: What is no matter of a candidate's run.
 _NOT_GIVEN = {"provider", "repo", "base", "patch", "artifact_dir"}
+#: Options that only a run by itself has, and why.
+_OF_ONE_RUN = {
+    "split": "shares one suite among sandboxes; candidates are graded at the same time by "
+    "--sandbox-workers",
+    "keep": "leaves the sandbox of one run for a look at it, not those of many candidates: run "
+    "the one by itself, with --sandbox-repo, --sandbox-base and --sandbox-patch",
+    "artifact": "brings files back from one run; of candidates there are results only: run "
+    "the one by itself, with --sandbox-repo, --sandbox-base and --sandbox-patch",
+    "artifact_dir": "is where files of one run are put; of candidates there are results only, in "
+    "--sandbox-results",
+}
 
 
 class Engine:
@@ -51,11 +62,9 @@ class Engine:
         self._settings = settings
         cli = lambda name: getattr(config.option, f"sandbox_{name}", None)  # noqa: E731
         self._run = options.resolve(cli=cli, environ=os.environ)
-        if self._run["split"] != 1:
-            raise BadInput(
-                "--sandbox-split shares one suite among sandboxes; candidates are graded at the "
-                "same time by --sandbox-workers"
-            )
+        for name, why in _OF_ONE_RUN.items():
+            if self._run[name] != options.BY_NAME[name].default:
+                raise BadInput(f"{options.BY_NAME[name].flag} {why}")
         self._run["provider"] = config.option.sandbox or self._run["provider"]
         registry.factory(fallback.names(self._run["provider"])[0], others)
         self._resources = ExitStack()

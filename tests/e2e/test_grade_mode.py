@@ -239,6 +239,10 @@ def test_what_is_under_way_ends_with_the_session(stage: Path) -> None:
         (["--sandbox-budget=lots"], "an amount such as 20USD"),
         (["--sandbox=nowhere"], "there is no provider 'nowhere'"),
         (["--sandbox-pytest-args='"], "no closing quotation"),
+        (["--sandbox-keep=failed"], "--sandbox-keep leaves the sandbox of one run"),
+        (["--sandbox-artifact=*.xml"], "--sandbox-artifact brings files back from one run"),
+        (["--sandbox-artifact-dir=new"], "in --sandbox-results"),
+        (["--sandbox-split=2"], "at the same time by --sandbox-workers"),
         (["--sandbox-shard=9/8"], "a share such as 3/8"),
     ],
 )
