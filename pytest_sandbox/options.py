@@ -205,9 +205,12 @@ def money_or_time(text: str) -> tuple[float | None, float | None]:
     if match and (match[2] or "$" in text) and float(match[1]) > 0:
         return float(match[1]), None
     try:
-        return None, seconds(text)
+        # Of a number alone, nobody knows which of the two it is.
+        return None, seconds("" if text.strip()[-1:].isdigit() else text)
     except ValueError:
-        raise ValueError("an amount such as 20USD, or a time such as 10h") from None
+        raise ValueError(
+            "an amount such as 20USD, or a time such as 90s or 10h, with its unit"
+        ) from None
 
 
 def share(text: str) -> tuple[int, int]:
@@ -225,7 +228,8 @@ GRADING: Final[tuple[Option, ...]] = (
            str, "PATH", (), many=True, ini=False),
     Option("workers", "Sandboxes in flight at a time.", count, "N", 4, ini=False),
     Option("budget", "Start nothing more once this is spent: an amount such as 20USD, or "
-           "sandbox-time such as 10h.", money_or_time, "AMOUNT", (None, None), ini=False),
+           "sandbox-time such as 90s or 10h. The unit decides which.",
+           money_or_time, "AMOUNT", (None, None), ini=False),
     Option("reruns", "Run a candidate that is not resolved again, so often, in fresh sandboxes; "
            "runs that disagree make it flaky.", whole, "N", 0, ini=False),
     Option("results", "The folder of results.jsonl and the reports. What is in it is not graded "

@@ -237,6 +237,7 @@ def test_what_is_under_way_ends_with_the_session(stage: Path) -> None:
     [
         (["--sandbox-predictions=none.jsonl"], "none.jsonl"),
         (["--sandbox-budget=lots"], "an amount such as 20USD"),
+        (["--sandbox-budget=5"], "'5' is not an amount such as 20USD, or a time such as 90s"),
         (["--sandbox=nowhere"], "there is no provider 'nowhere'"),
         (["--sandbox-pytest-args='"], "no closing quotation"),
         (["--sandbox-keep=failed"], "--sandbox-keep leaves the sandbox of one run"),

@@ -81,6 +81,21 @@ def test_size(text: str, value: int) -> None:
     assert options.size(text) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("20USD", (20, None)), ("$0.5", (0.5, None)), ("3 usd", (3, None)), ("5s", (None, 5)),
+     ("2h", (None, 7200))],
+)  # fmt: skip
+def test_money_or_time(text: str, value: tuple[float | None, float | None]) -> None:
+    assert options.money_or_time(text) == value
+
+
+@pytest.mark.parametrize("text", ["5", " 5.0 ", "5.", "0USD", "0s", "USD", "", "5EUR"])
+def test_an_amount_without_its_unit_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="with its unit"):
+        options.money_or_time(text)
+
+
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
 def test_every_option_explains_itself(option: options.Option) -> None:
     assert option.help.endswith(".")
