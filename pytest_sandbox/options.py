@@ -58,6 +58,23 @@ def size(text: str) -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
+def _of(least: int) -> Callable[[str], int]:
+    """A size of so many MiB or more: with less nothing of ours starts, and it says so oddly."""
+
+    def parse(text: str) -> int:
+        found = size(text)
+        if found < least << 20:
+            alone = "; a number alone is bytes" if text.strip()[-1:].isdigit() else ""
+            raise ValueError(f"a size of {least}MiB or more, such as 4GiB{alone}")
+        return found
+
+    return parse
+
+
+#: Sizes of a sandbox's memory and disk.
+memory, disk = _of(32), _of(8)
+
+
 def count(text: str) -> int:
     if not text.strip().isdigit() or int(text) == 0:
         raise ValueError("a whole number of 1 or more")
@@ -171,10 +188,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
            seconds, "TIME", 1800.0),
     Option("memory", "Memory of the sandbox, such as 4GiB. Like the other limits refused where "
            "the provider has none; without one, the provider's own (local: 4GiB).",
-           size, "SIZE", marker=True),
+           memory, "SIZE", marker=True),
     Option("cpu", "How many processors the sandbox may use.", number, "N", marker=True),
     Option("disk", "Space the tests may fill with files, such as 2GiB (which is local's).",
-           size, "SIZE", marker=True),
+           disk, "SIZE", marker=True),
     Option("processes", "Processes and threads in the sandbox at one time (local: 512).",
            count, "N", marker=True),
     Option("image", "What the sandbox is made from, in the provider's terms: an image such as "

@@ -136,7 +136,7 @@ FIELDS: Final[Mapping[str, Mapping[str, Callable[[object], Any]]]] = {
         "held_out": _files, "calls": _expressions, "setup": _statements,
     },
     "limits": {
-        "timeout": _amount(options.seconds), "memory": _amount(options.size),
+        "timeout": _amount(options.seconds), "memory": _amount(options.memory),
         "cpus": _amount(options.number),
     },
 }  # fmt: skip

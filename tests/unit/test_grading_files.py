@@ -133,6 +133,7 @@ WRONG = [
     (SMALL + "[environment]\nenv = {PYTEST_SANDBOX_X = 'a'}", r":5: .*never reaches a sandbox"),
     (SMALL + "[limits]\ntimeout = nan", r":5: \[limits\] timeout: must be a time such as"),
     (SMALL + "[limits]\ntimeout = true", r":5: \[limits\] timeout: must be a time such as"),
+    (SMALL + "[limits]\nmemory = 4", r":5: \[limits\] memory: must be a size of 32MiB or more"),
     (SMALL + "[limits]\nmemory = -1", r":5: \[limits\] memory: must be a size such as"),
     (SMALL + f"[limits]\nmemory = '{'9' * 400}'", r":5: \[limits\] memory: must be a size"),
     (SMALL + "[limits]\ncpus = 0", r":5: \[limits\] cpus: must be a number more than 0"),

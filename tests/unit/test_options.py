@@ -46,6 +46,16 @@ def test_the_marker_takes_env_as_a_mapping() -> None:
     [
         ({"cli": cli(timeout="soon")}, "--sandbox-timeout: 'soon' is not a time such as"),
         ({"environ": {"PYTEST_SANDBOX_MEMORY": "0"}}, "PYTEST_SANDBOX_MEMORY: '0'"),
+        (
+            {"cli": cli(memory="4")},
+            "--sandbox-memory: '4' is not a size of 32MiB or more, such as 4GiB; "
+            "a number alone is bytes",
+        ),
+        (
+            {"marker": {"memory": "1MiB"}},
+            "@pytest.mark.sandbox: '1MiB' is not a size of 32MiB or more",
+        ),
+        ({"cli": cli(disk="1KiB")}, "--sandbox-disk: '1KiB' is not a size of 8MiB or more"),
         ({"marker": {"network": "maybe"}}, "on or off"),
         ({"marker": {"colour": 1}}, "not colour"),
         ({"marker": {"repo": "."}}, "not repo"),
@@ -101,6 +111,11 @@ def test_every_option_explains_itself(option: options.Option) -> None:
     assert option.help.endswith(".")
     assert option.help[0].isupper()
     assert len(option.help) > 30
+
+
+def test_the_least_sizes_are_enough_to_start_with() -> None:
+    found = resolve(cli=cli(memory="32MiB", disk="8MiB"))
+    assert (found["memory"], found["disk"]) == (32 << 20, 8 << 20)
 
 
 def test_what_an_ini_must_not_decide() -> None:
