@@ -66,6 +66,7 @@ def run_tests(
 
     Raises:
         SandboxError: see ``pytest_sandbox.errors``; bad input is refused before anything starts.
+        TypeError: ``args`` is one string.
         RuntimeError: an event loop is running in this thread already.
     """
     try:
@@ -92,6 +93,7 @@ async def async_run_tests(
     **options: Any,
 ) -> RunResult:
     """``run_tests`` in the caller's own event loop; cancelling it ends the sandbox."""
+    args = listed(args)
     unknown = sorted(set(options) - _OPTIONS)
     if unknown:
         raise BadInput(f"run_tests has no option {unknown[0]!r}")
@@ -182,6 +184,17 @@ async def _carried_out(run: plan.Run, provider: Provider, on_phase: OnPhase) -> 
     result = evidence.settled(result, run.protection, base)
     found = await integrity.confirmed(run, result, base, provider, host, on_phase=on_phase)
     return integrity.with_confirmation(result, found)
+
+
+def listed(args: Sequence[str]) -> tuple[str, ...]:
+    """Arguments for pytest.
+
+    Raises:
+        TypeError: it is one string, whose letters would each be one.
+    """
+    if isinstance(args, (str, bytes)):
+        raise TypeError("args is a list of arguments, not one string: no shell takes it apart")
+    return tuple(args)
 
 
 def load_patch(patch: str | bytes | Path | None, *folders: Path) -> tuple[str, bytes] | None:

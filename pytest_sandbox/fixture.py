@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import pytest
 
 from pytest_sandbox import assemble, fallback, inside, reaper, registry
-from pytest_sandbox.api import load_patch, run_on
+from pytest_sandbox.api import listed, load_patch, run_on
 from pytest_sandbox.errors import BadInput, ProviderUnavailable, SandboxError
 from pytest_sandbox.inside import marks, new_name, opened
 from pytest_sandbox.interpreters import find_interpreter, of_the_sandbox
@@ -142,7 +142,9 @@ class SandboxFixture:
 
         Raises:
             SandboxError: see ``pytest_sandbox.errors``.
+            TypeError: ``args`` is one string.
         """
+        args = listed(args)
         folders = (self._request.path.parent, self._request.config.rootpath, Path.cwd())
         found = next((f / repo for f in folders if (f / repo).is_dir()), None)
         if found is None:
@@ -151,7 +153,7 @@ class SandboxFixture:
 
         def attempt(provider: Provider) -> RunResult:
             return self._session.portal.run(
-                _run, provider, found, content, base, tuple(args), self._resolve
+                _run, provider, found, content, base, args, self._resolve
             )
 
         run = self._first_able(attempt)

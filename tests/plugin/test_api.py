@@ -104,6 +104,13 @@ def test_bad_input_is_refused_before_anything_is_made(repo: Path, name: str) -> 
     assert provider.log == []
 
 
+def test_arguments_are_a_list(repo: Path) -> None:
+    provider = fake()
+    with pytest.raises(TypeError, match="a list of arguments, not one string"):
+        run_tests(repo, args="tests/test_calc.py", provider=provider)
+    assert provider.log == []
+
+
 def test_bad_options_are_refused_before_a_provider_is_even_opened(repo: Path) -> None:
     """By name, so that the provider would be opened here, which may take long or cost."""
     with pytest.raises(BadInput, match="no option 'timout'"):

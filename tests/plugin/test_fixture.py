@@ -131,6 +131,8 @@ def test_the_plain_sandbox(stage: Stage) -> None:
                 sandbox.read_file("nowhere")
             with pytest.raises(TypeError):
                 sandbox.exec("echo hi")
+            with pytest.raises(TypeError, match="not one string"):
+                sandbox.run_tests("calc", args="tests/test_calc.py")
             assert sandbox.exec(["python", "-V"]).args == ("python", "-V")
     """
     provider = Provider()
