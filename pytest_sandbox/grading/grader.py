@@ -198,6 +198,8 @@ class Grader:
         verdict = await self._once(key, task, candidate, run)
         verdict = replace(
             verdict,
+            # It may be another task's, where all that decides is the same.
+            task_id=task.id,
             candidate=candidate.name,
             applied=composed.applied,
             record={**verdict.record, **record},

@@ -96,7 +96,8 @@ class Grading:
         self._engine = Engine(config, others, self._settings)
         merged = [Path(config.invocation_params.dir, name) for name in chosen["merge"]]
         self._merged = Merged(merged) if merged else None
-        self._jobs: dict[tuple[str, str], Job[Verdict]] = {}
+        #: By the task itself: two files may name theirs alike.
+        self._jobs: dict[tuple[int, str], Job[Verdict]] = {}
         self._verdicts: list[Verdict] = []
         self._missing: list[str] = []
         #: Where each task was read.
@@ -137,11 +138,15 @@ class Grading:
     ) -> Generator[None, object, object]:
         """Predictions that cannot be read are items that fail; the share is taken of the rest."""
         items += [ProblemItem.of(session, problem) for problem in self._bad]
+        collected = {id(item): number for number, item in enumerate(items)}
         result = yield
         if self._chosen["shard"] is not None:
             mine, of = self._chosen["shard"]
-            others = [item for number, item in enumerate(items) if number % of != mine - 1]
-            items[:] = [item for number, item in enumerate(items) if number % of == mine - 1]
+            # As they were collected: a plugin may have put them into an order of its own here.
+            ranked = sorted(items, key=lambda item: collected.get(id(item), len(collected)))
+            share = {id(item) for item in ranked[mine - 1 :: of]}
+            others = [item for item in items if id(item) not in share]
+            items[:] = [item for item in items if id(item) in share]
             config.hook.pytest_deselected(items=others)
         return result
 
@@ -175,7 +180,7 @@ class Grading:
         return sorted(items, key=expected, reverse=True)
 
     def _begin(self, task: Task, candidate: Candidate) -> Job[Verdict]:
-        key = (task.id, candidate.name)
+        key = (id(task), candidate.name)
         if key not in self._jobs:
             self._jobs[key] = self._engine.start(lambda grader: grader.grade(task, candidate))
         return self._jobs[key]

@@ -197,6 +197,43 @@ def test_shares_put_together_are_one_session(stage: Path) -> None:
     assert "no result for it in" in less.stdout
 
 
+def test_tasks_that_are_alike_in_their_names_or_in_all_else(stage: Path) -> None:
+    task = stage / "tasks" / "calc-1.toml"
+    text = task.read_text()
+    asked = text.replace('fail_to_pass = ["', 'fail_to_pass = ["tests/test_calc.py::test_nope", "')
+    assert asked != text
+    named = text.replace("[task]", '[task]\nid = "calc-2"')
+    for name, content in (("more/calc-1", asked), ("calc-2", named)):
+        path = stage / "tasks" / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content.replace("../calc", "../../calc" if "/" in name else "../calc"))
+    row = json.loads((stage / "preds.jsonl").read_text().splitlines()[0])
+    rows = [row | {"instance_id": name} for name in ("calc-1", "calc-2")]
+    (stage / "preds.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = grade(stage)
+    assert "PASSED tasks/calc-1.toml::calc-1[good]" in done.stdout, done.stdout + done.stderr
+    assert "PASSED tasks/calc-2.toml::calc-2[good]" in done.stdout
+    assert "FAILED tasks/more/calc-1.toml::calc-1[good]" in done.stdout
+    lines = (stage / "sandbox-results" / "results.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["task_id"] for line in lines) == ["calc-1", "calc-1", "calc-2"]
+
+
+SHUFFLE = """
+def pytest_collection_modifyitems(items):
+    items.reverse()
+"""
+
+
+def test_shares_are_of_what_was_collected(stage: Path) -> None:
+    (stage / "shuffle.py").write_text(SHUFFLE)
+    seen: list[str] = []
+    for share, plugins in (("1/2", []), ("2/2", ["-p", "shuffle"])):
+        args = ["--collect-only", "-q", f"--sandbox-shard={share}", *plugins]
+        out = grade(stage, *args, PYTHONPATH=str(stage)).stdout
+        seen += re.findall(r"^tasks/\S+::\S+\[\w+\]$", out, re.MULTILINE)
+    assert sorted(seen) == sorted(f"tasks/calc-1.toml::calc-1[{name}]" for name in PATCHES)
+
+
 def test_results_of_another_patch_are_none(stage: Path) -> None:
     grade(stage, "-k", "good", "--sandbox-results=all/1")
     text = (stage / "preds.jsonl").read_text().splitlines()
