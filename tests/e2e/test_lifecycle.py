@@ -39,6 +39,13 @@ def staged(stage: str, tmp_path: Path, *args: str) -> Session:
     )  # fmt: skip
 
 
+def reach(session: Session, stage: str) -> None:
+    """Wait until the session stays at ``stage``, and has said what came before it."""
+    session.reach(f"<at {stage}>")
+    # The sandbox's side may be there before pytest has reported what the sandbox has sent.
+    session.reach({"run": "[ 50%]", "artifacts": "[100%]", "close": "[100%]"}.get(stage, ""))
+
+
 def local(tmp_path: Path, files: dict[str, str], *args: str) -> Session:
     repo = project(tmp_path / "repo", files)
     return Session(repo, "--sandbox=local", f"--sandbox-venv={own_python()}", "-v", *args)
@@ -49,8 +56,8 @@ STAGES = ("enter", "check", "create", "upload", "set-up", "collect", "select", "
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_interrupt_at_each_stage(stage: str, tmp_path: Path) -> None:
-    with staged(stage, tmp_path) as session:
-        session.reach(f"<at {stage}>")
+    with staged(stage, tmp_path, "-v") as session:
+        reach(session, stage)
         session.interrupt(group=True)
         assert session.finish(SOON) == 2, session.output
         assert "KeyboardInterrupt" in session.output
@@ -64,8 +71,8 @@ def test_interrupt_at_each_stage(stage: str, tmp_path: Path) -> None:
 
 
 def test_termination_is_as_orderly(tmp_path: Path) -> None:
-    with staged("run", tmp_path) as session:
-        session.reach("<at run>")
+    with staged("run", tmp_path, "-v") as session:
+        reach(session, "run")
         session.interrupt(signal.SIGTERM)
         assert session.finish(SOON) == 2
         assert "SIGTERM" in session.output
@@ -80,8 +87,8 @@ def test_a_slow_close_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_second_interrupt_while_closing_says_what_it_abandons(tmp_path: Path) -> None:
-    with staged("close", tmp_path) as session:
-        session.reach("<at close>")
+    with staged("close", tmp_path, "-v") as session:
+        reach(session, "close")
         # All tests are over, and the sandbox does not end.
         session.interrupt()
         time.sleep(0.7)
