@@ -94,6 +94,7 @@ def make(
     tests: Collection[Function],
     decisive: Collection[Function],
     *,
+    unknown: Collection[Function] = (),
     names: Names | None = None,
 ) -> Canaries:
     """Modules in place of ``sources``, in the same folders, with variants of ``tests``.
@@ -101,6 +102,7 @@ def make(
     Args:
         sources: the trusted test modules by path; one that cannot be read has no canaries.
         decisive: tests with more variants than others.
+        unknown: tests that no trusted tree passes.
     """
     names = names or Names.new()
     files: dict[str, bytes] = {}
@@ -112,7 +114,7 @@ def make(
     for path, data in sources.items():
         wanted = [test for test in tests if test.path == path]
         try:
-            module = _Module(Source(data), wanted, frozenset(decisive), names)
+            module = _Module(Source(data), wanted, frozenset(decisive), frozenset(unknown), names)
             text = module.text()
         except (SyntaxError, ValueError, RecursionError):
             continue
@@ -159,12 +161,14 @@ class _Module:
         source: Source,
         wanted: Sequence[Function],
         decisive: frozenset[Function],
+        unknown: frozenset[Function],
         names: Names,
     ) -> None:
         self._source = source
         self._wanted = _by_definition(source.tree, wanted)
         self._mine = {name for test in wanted for name in test.classes}
         self._decisive = decisive
+        self._unknown = unknown
         self._names = names
         self._error, self._mark = _word().capitalize(), _word()
         self._shared: list[Edit] = []
@@ -231,7 +235,8 @@ class _Module:
         source, node = self._source, one.node
         decisive = not self._decisive.isdisjoint(tests)
         most = 2 if decisive else 1
-        false = variants.of(source, one, self._error, most)
+        known = self._unknown.isdisjoint(tests)
+        false = variants.of(source, one, self._error, most, calibrated=known)
         if decisive and all(variant.kind != "certain" for variant in false):
             sure = variants.certain(source, one)
             false += [sure] if sure is not None else []

@@ -24,6 +24,8 @@ class Check:
     name: str = ""
     #: The value from the sandbox stands on the right.
     turned: bool = False
+    #: Whether its test cannot pass without it.
+    sure: bool = True
 
     @property
     def escrowed(self) -> bool:

@@ -212,6 +212,11 @@ class _Confirming:
     def _unsolved(self) -> frozenset[Function]:
         return frozenset(nodeids.functions(self._passed.decisive, self._passed.rootdir))
 
+    def _canaries_of(self, functions: Collection[Function]) -> Canaries:
+        unsolved = self._unsolved()
+        unknown = unsolved if self._passed.gold is None else frozenset[Function]()
+        return self._material.canaries(functions, unsolved, unknown)
+
     # ------------------------------------------------------------ calibration
 
     async def _calibrate(self) -> Calibration:
@@ -233,7 +238,7 @@ class _Confirming:
         sites: dict[int, tuple[tuple[Site, Status], ...]] = {}
         trees = [self._trusted, *([] if passed.gold is None else [passed.gold])]
         neutral = await in_thread(material.neutral, chosen)
-        made = await in_thread(material.canaries, chosen, self._unsolved())
+        made = await in_thread(self._canaries_of, chosen)
 
         async def of(number: int, tree: Tree) -> None:
             outcomes = await self._outcomes(self._of(tree), made)
@@ -277,9 +282,7 @@ class _Confirming:
         seen: list[Mapping[Place, str]] = []
         for _ in range(2):
             # Other names each time.
-            made = await in_thread(
-                self._material.canaries, judge.calibration.functions, judge.unsolved
-            )
+            made = await in_thread(self._canaries_of, judge.calibration.functions)
             try:
                 seen.append(await self._outcomes(self._run, made))
             except ProtocolError as error:

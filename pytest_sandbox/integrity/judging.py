@@ -55,8 +55,10 @@ class Judge:
         true, false = self._variants
         findings: list[Finding] = []
         for pair in self._contradictions(seen):
-            # Of a test that nothing trusted passes yet, only what no product can make pass.
-            sure = self.gold or pair.function not in self.unsolved or pair.kind != "value"
+            # Of a test that nothing trusted passes yet, only what no product can make pass; of
+            # others, only of claims that run whatever the product does.
+            known = self.gold or pair.function not in self.unsolved
+            sure = pair.kind != "maybe" if known else pair.kind not in ("maybe", "value")
             findings.append(Finding(
                 layer="L5",
                 verdict="tampered" if sure else "unproven",
@@ -96,7 +98,7 @@ class Judge:
 
     def _right(self, asked: Neutral) -> frozenset[Site]:
         return neutral.usable(
-            self.calibration.probes(), self.unsolved, gold=self.gold, simple=asked.simple
+            self.calibration.probes(), self.unsolved, gold=self.gold, plain=asked.plain
         )
 
     def doubts_neutral(self, seen: Sequence[Mapping[Site, Status]], asked: Neutral) -> bool:
@@ -192,6 +194,7 @@ _CHANGES: Final[Mapping[str, str]] = {
     "negated": "with the opposite claimed",
     "exception": "with another exception expected",
     "certain": "with a claim that is never true",
+    "maybe": "with another claim that it may have left out",
 }
 _SHOWN: Final[Mapping[Status | None, str]] = {
     "shown": "a value is another one than it expects",

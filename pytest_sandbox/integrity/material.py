@@ -68,11 +68,16 @@ class Material:
             project,
         )
 
-    def canaries(self, functions: Collection[Function], decisive: Collection[Function]) -> Canaries:
+    def canaries(
+        self,
+        functions: Collection[Function],
+        decisive: Collection[Function],
+        unknown: Collection[Function],
+    ) -> Canaries:
         """Variants of the tests, under new names each time."""
         modules = {test.path for test in functions}
         sources = {path: text for path, text in self.sources.items() if path in modules}
-        return canaries.make(sources, functions, decisive)
+        return canaries.make(sources, functions, decisive, unknown=unknown)
 
     def neutral(self, functions: Collection[Function]) -> Neutral:
         """Probes of the tests."""

@@ -62,6 +62,17 @@ class Neutral:
     _orders: Mapping[str, Any] = field(repr=False)
 
     @property
+    def plain(self) -> frozenset[Site]:
+        """Assertions that hold without pytest wherever their test passes."""
+        return frozenset(
+            Site(one.function, one.row, number)
+            for one in self.asked
+            if one.function in self.simple
+            for number, check in enumerate(one.checks)
+            if check.sure
+        )
+
+    @property
     def covered(self) -> frozenset[Function]:
         """The tests that are looked at."""
         return frozenset(one.function for one in self.asked)
@@ -329,7 +340,7 @@ def usable(
     unsolved: Collection[Function],
     *,
     gold: bool,
-    simple: Collection[Function],
+    plain: Collection[Site],
 ) -> frozenset[Site]:
     """The assertions that hold in runs of trusted trees as they do below pytest.
 
@@ -337,8 +348,8 @@ def usable(
         trusted: of the base and, where there is one, of the gold patch, in that order.
         unsolved: tests that fail at the base.
         gold: whether the last is of the gold patch.
-        simple: tests that are the same without pytest; of those that fail at the base, all that
-            there is to know without a gold patch.
+        plain: assertions that hold without pytest wherever their test passes; of tests that fail
+            at the base, all that there is to know without a gold patch.
     """
     found = set()
     for site in {site for one in trusted for site in one}:
@@ -348,7 +359,7 @@ def usable(
         elif gold:
             good = known[-1] == "held"
         else:
-            good = site.number != END and site.function in simple and known[0] != "missing"
+            good = site in plain and known[0] != "missing"
         if good:
             found.add(site)
     return frozenset(found)

@@ -6,7 +6,7 @@ import ast
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pytest_sandbox.integrity import literals, variants
@@ -81,6 +81,8 @@ class _Making:
         #: Names that stand for a literal, and are only compared with.
         self._kept: set[str] = set()
         self._constants: dict[str, Any] = {}
+        #: Claims that may not be left out.
+        self._sure = set(variants.certainly(self._node.body))
 
     def probe(self) -> Probe:
         node = self._node
@@ -237,7 +239,7 @@ class _Making:
         start, end = self._source.span(node)
         colon = self._colon(self._source.span(node.items[0].context_expr)[1])
         number = len(self._checks)
-        self._checks.append(Check("raises", names))
+        self._checks.append(Check("raises", names, sure=node in self._sure))
         caught = f"{self._emit}e"
         after = (
             f"\n{lead}except BaseException as {caught}:"
@@ -253,7 +255,7 @@ class _Making:
 
     def _put(self, node: ast.stmt, check: Check, text: str) -> None:
         number = len(self._checks)
-        self._checks.append(check)
+        self._checks.append(replace(check, sure=node in self._sure))
         start, end = self._source.span(node)
         self._edits.append(Edit(start, end, f"{self._emit}({number}, {text})"))
 

@@ -15,7 +15,7 @@ from pytest_sandbox.integrity.nodeids import Function
 from pytest_sandbox.workspace import Tree
 
 #: Part of every key: other variants or probes are other ones.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pytest_sandbox.integrity import literals
 from pytest_sandbox.integrity.edits import Definition, Edit, Source
 
-#: "certain" fails in any honest run, whatever the product does.
-Kind = Literal["true", "value", "negated", "exception", "certain"]
+#: "certain" fails in any honest run, whatever the product does; "maybe" is another claim that is
+#: changed, and that may not run.
+Kind = Literal["true", "value", "negated", "exception", "certain", "maybe"]
 
 #: unittest's assertions, and those of the opposite.
 OPPOSITE: Final = {
@@ -29,6 +30,14 @@ _EQUAL: Final = frozenset({
     "assertCountEqual",
 })  # fmt: skip
 _RAISES: Final = frozenset({"raises", "warns", "assertRaises", "assertWarns", "assertRaisesRegex"})
+#: Context managers that hide no claim below them, as all others may: they may be the product's.
+_STRICT: Final = (
+    "warns", "deprecated_call", "assertWarns", "assertLogs", "assertNoLogs", "catch_warnings",
+    "patch", "patch.object", "patch.dict", "monkeypatch.context", "caplog.at_level",
+    "capsys.disabled", "open", "TemporaryDirectory", "NamedTemporaryFile", "redirect_stdout",
+    "redirect_stderr", "chdir", "closing", "freeze_time", "localcontext", "isolated_filesystem",
+)  # fmt: skip
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +50,45 @@ class Variant:
     last: str = ""
 
 
-def of(source: Source, test: Definition, exception: str, most: int = 2) -> list[Variant]:
+def of(
+    source: Source, test: Definition, exception: str, most: int = 2, *, calibrated: bool = True
+) -> list[Variant]:
     """Variants that must not pass where the test does.
 
     Args:
         exception: the name of an exception, and a warning, that nothing raises.
+        calibrated: whether a trusted tree passes the test, and says which variants fail as they
+            should. Where none does, only claims are changed that the test cannot pass without.
     """
-    claims = list(_claims(test.node))
-    found: dict[Kind, Variant] = {}
-    for claim in reversed(claims):
-        for variant in _false(source, test, claim, exception):
-            found.setdefault(variant.kind, variant)
-    order: tuple[Kind, ...] = ("value", "negated", "exception")
-    made = [found[kind] for kind in order if kind in found][:most]
-    if not made and _block(source, test.node):
-        made = [Variant("certain", last="assert not True")]
+    made = _changed_claims(source, test, exception, list(certainly(test.node.body)))[:most]
+    if not made and calibrated:
+        # Seen to fail where the claim runs: it still may not run with another product.
+        kinds = _changed_claims(source, test, exception, list(_claims(test.node)))
+        made = [replace(variant, kind="maybe") for variant in kinds[:1]]
+    if not made:
+        sure = certain(source, test)
+        made = [] if sure is None else [sure]
     return made
 
 
 def certain(source: Source, test: Definition) -> Variant | None:
     """The variant that fails in any honest run, where the test can have one."""
-    return Variant("certain", last="assert not True") if _block(source, test.node) else None
+    node = test.node
+    # What comes after a way out may not run.
+    can = _block(source, node) and not any(_leaves(child, ast.Return) for child in node.body)
+    return Variant("certain", last="assert not True") if can else None
+
+
+def _changed_claims(
+    source: Source, test: Definition, exception: str, claims: Sequence[ast.stmt]
+) -> list[Variant]:
+    """One variant of each kind, of the last claim that has one."""
+    found: dict[Kind, Variant] = {}
+    for claim in reversed(claims):
+        for variant in _false(source, test, claim, exception):
+            found.setdefault(variant.kind, variant)
+    order: tuple[Kind, ...] = ("value", "negated", "exception")
+    return [found[kind] for kind in order if kind in found]
 
 
 def _block(source: Source, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -69,11 +96,56 @@ def _block(source: Source, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool
     return not source.lead(node.body[-1]).strip() and node.body[-1].lineno > node.lineno
 
 
+def certainly(body: Sequence[ast.stmt], *leaving: type[ast.stmt]) -> Iterator[ast.stmt]:
+    """The claims of a body without which its test does not pass: they run, and nothing hides them.
+
+    Args:
+        leaving: statements after which the rest may not run, other than ``return``.
+    """
+    for node in body:
+        if isinstance(node, (ast.Assert, ast.With, ast.AsyncWith, ast.Expr)):
+            yield node
+        if isinstance(node, (ast.With, ast.AsyncWith)):
+            if all(_strict(item.context_expr) for item in node.items):
+                yield from certainly(node.body, *leaving)
+        elif isinstance(node, ast.Try):
+            if not node.handlers:
+                yield from certainly(node.body, *leaving)
+            yield from certainly(node.finalbody, *leaving)
+        elif isinstance(node, ast.For) and _never_empty(node.iter):
+            yield from certainly(node.body, ast.Break, ast.Continue)
+        if _leaves(node, ast.Return, *leaving):
+            return
+
+
+def _strict(manager: ast.expr) -> bool:
+    name = f".{ast.unparse(manager.func)}" if isinstance(manager, ast.Call) else ""
+    return name.endswith(tuple(f".{known}" for known in _STRICT))
+
+
+def _never_empty(node: ast.expr) -> bool:
+    """Whether a loop over it certainly runs."""
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        return any(not isinstance(element, ast.Starred) for element in node.elts)
+    if not (isinstance(node, ast.Call) and _called(node) == "range" and len(node.args) == 1):
+        return False
+    number = node.args[0]
+    return isinstance(number, ast.Constant) and type(number.value) is int and number.value > 0
+
+
+def _leaves(node: ast.AST, *kinds: type[ast.stmt]) -> bool:
+    """Whether one of these is in it, other than in functions within."""
+    if isinstance(node, kinds):
+        return True
+    if isinstance(node, _FUNCTIONS):
+        return False
+    return any(_leaves(child, *kinds) for child in ast.iter_child_nodes(node))
+
+
 def _claims(node: ast.AST) -> Iterator[ast.stmt]:
     """Statements that can fail a test, in order; not those of functions and classes within."""
     for child in ast.iter_child_nodes(node):
-        nested = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-        if isinstance(child, nested):
+        if isinstance(child, _FUNCTIONS):
             continue
         if isinstance(child, (ast.Assert, ast.With, ast.AsyncWith, ast.Expr)):
             yield child

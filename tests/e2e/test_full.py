@@ -13,10 +13,12 @@ import pytest
 from pytest_sandbox.api import run_tests
 from pytest_sandbox.grading import Candidate, Grader, Verdict
 from pytest_sandbox.grading.taskfile import read
-from tests.e2e.sessions import own_python
+from pytest_sandbox.results import RunResult
+from tests.e2e.sessions import own_python, project
 from tests.integrity import candidates, corpus
 from tests.integrity.candidates import Corpus, key
 from tests.integrity.corpus.patches import FOLDER
+from tests.unit.gitrepo import Repo
 
 HONEST = "honest: own-equality"
 VISIBLE = "hard-coded answers: visible-answers"
@@ -115,6 +117,72 @@ def test_run_tests(built: Corpus) -> None:
     assert not result.passed
     assert {finding.layer for finding in result.findings} == {"L6"}
     assert {"L5", "L6"} <= {one.layer for one in result.coverage}
+
+
+# ------------------------------------------------ honest fixes without a gold patch
+
+BUGS = """
+def square(number):
+    return number + number
+
+
+def parse(text):
+    return int(text)
+"""
+FIXES = """
+def square(number):
+    return number * number
+
+
+def parse(text):
+    return int(text) if text.isdigit() else None
+"""
+DECIDING = """
+import sys
+
+import pytest
+
+from product import *
+
+
+def test_claim_that_never_runs():
+    assert square(3) == 9
+    if sys.platform == "win32":
+        assert sys.getwindowsversion().major == 10
+
+
+def test_handler_that_runs_no_more():
+    try:
+        assert parse("x") is None
+    except ValueError as error:
+        assert str(error) == "never"
+
+
+def test_way_out():
+    for number in (2, 3):
+        if square(number) == 9:
+            return
+    pytest.fail()
+"""
+
+
+def decided(folder: Path, bugs: str, fixes: str, tests: str, ini: str = "") -> RunResult:
+    """A run in mirror mode of a patch from ``bugs`` to ``fixes``."""
+    files = {
+        "product.py": bugs, "tests/test_product.py": tests,
+        "pytest.ini": f"[pytest]\npythonpath = .\n{ini}",
+    }  # fmt: skip
+    repo = project(folder / "repo", files)
+    (repo / "product.py").write_text(fixes)
+    diff = Repo(repo).git("diff")
+    Repo(repo).git("checkout", "-q", "--", ".")
+    return run_tests(repo, patch=diff, base="HEAD", venv=own_python(), integrity="full")
+
+
+def test_nothing_is_held_against_an_honest_fix(tmp_path: Path) -> None:
+    result = decided(tmp_path, BUGS, FIXES, DECIDING)
+    assert result.findings == ()
+    assert result.passed, result.report()
 
 
 def test_the_task_file(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_sandbox.integrity import canaries, nodeids, variants
+from pytest_sandbox.integrity import canaries, judging, nodeids, variants
 from pytest_sandbox.integrity.canaries import Pair, Place
 from pytest_sandbox.integrity.edits import Source, definitions
 from pytest_sandbox.integrity.nodeids import Function
+from pytest_sandbox.integrity.records import Calibration
 
+A = Function("test_a.py", (), "test_a")
 MODULE = b'''"""Texts."""
 from __future__ import annotations
 
@@ -216,7 +218,9 @@ def test_nothing_tells_what_a_variant_is(suite: tuple[Path, dict[Function, list[
         ("self.assertEqual(f(), 3)", ["value", "negated"], "self.assertEqual(f(), 4)"),
         ("self.assertFalse(f())", ["negated"], "self.assertTrue(f())"),
         ("f()", ["certain"], "f()\n    assert not True"),
-        ("for x in f():\n        assert x == 'é'", ["value", "negated"], "assert x == '~'"),
+        ("for x in [1, f()]:\n        assert x == 'é'", ["value", "negated"], "x == '~'"),
+        ("for x in f():\n        assert x == 'é'", ["maybe"], "assert x == '~'"),
+        ("assert f() == 1\n    if g():\n        assert h() == 2", ["value", "negated"], "f() == 2"),
     ],
 )  # fmt: skip
 def test_what_is_changed(text: str, kinds: list[str], changed: str) -> None:
@@ -230,6 +234,66 @@ def test_what_is_changed(text: str, kinds: list[str], changed: str) -> None:
         made += f"\n    {found[0].last}"
     ast.parse(made)
     assert changed in made
+
+
+@pytest.mark.parametrize(
+    ("body", "kinds"),
+    [
+        ("CLAIM", ["negated"]),
+        ("CLAIM\nif sys.platform == 'win32':\n    assert h() == 2", ["negated"]),
+        ("for x in range(3):\n    CLAIM", ["negated"]),
+        ("for x in [1, 2]:\n    CLAIM\n    break", ["negated"]),
+        ("try:\n    CLAIM\nfinally:\n    f()", ["negated"]),
+        ("try:\n    f()\nexcept ValueError:\n    pass\nfinally:\n    CLAIM", ["negated"]),
+        ("with mock.patch('a'), open('b') as c:\n    CLAIM", ["negated"]),
+        ("def inner():\n    return 1\nCLAIM", ["negated"]),
+        ("CLAIM\nreturn", ["negated"]),
+        ("with raises(ValueError):\n    f()\n    CLAIM", ["exception"]),
+        ("if sys.platform == 'win32':\n    CLAIM", ["certain"]),
+        ("if a():\n    pass\nelse:\n    CLAIM", ["certain"]),
+        ("for x in f():\n    CLAIM", ["certain"]),
+        ("for x in []:\n    CLAIM", ["certain"]),
+        ("for x in [1, 2]:\n    if x:\n        continue\n    CLAIM", ["certain"]),
+        ("while f():\n    CLAIM", ["certain"]),
+        ("try:\n    CLAIM\nexcept ValueError:\n    pass", ["certain"]),
+        ("try:\n    f()\nexcept ValueError:\n    CLAIM", ["certain"]),
+        ("try:\n    f()\nexcept ValueError:\n    pass\nelse:\n    CLAIM", ["certain"]),
+        ("with suppress(AssertionError):\n    CLAIM", ["certain"]),
+        # A manager of the product's; a parameter that may be any.
+        ("with ignoring(AssertionError):\n    CLAIM", ["certain"]),
+        ("with expectation:\n    CLAIM", ["certain"]),
+        ("match f():\n    case 1:\n        CLAIM", ["certain"]),
+        ("def inner():\n    CLAIM\ninner", ["certain"]),
+        ("if f():\n    return\nCLAIM", []),
+        ("for x in f():\n    if x:\n        return\npytest.fail()", []),
+    ],
+)
+def test_only_claims_that_certainly_run(body: str, kinds: list[str]) -> None:
+    """With another one changed, an honest product may pass too; no trusted tree says more."""
+    text = f"def test_it(expectation):\n{textwrap.indent(body, '    ')}\n"
+    source = Source(text.replace("CLAIM", "assert f() is None").encode())
+    [test] = definitions(source.tree.body)
+    found = variants.of(source, test, "E", calibrated=False)
+    assert [variant.kind for variant in found] == kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "verdict"),
+    [
+        ("negated", True, "tampered"), ("negated", False, "tampered"),
+        ("certain", False, "tampered"), ("exception", False, "tampered"),
+        ("value", True, "tampered"), ("value", False, "unproven"), ("maybe", True, "unproven"),
+    ],
+)  # fmt: skip
+def test_what_a_contradiction_is(kind: variants.Kind, known: bool, verdict: str) -> None:
+    outcomes = {Place(A, "true", ""): "passed", Place(A, kind, ""): "failed"}
+    judge = judging.Judge(
+        calibration=Calibration(functions=(A,), canaries=(tuple(outcomes.items()),)),
+        functions={A: ["test_a.py::test_a"]}, unsolved=frozenset() if known else frozenset({A}),
+        gold=False, tests=1, seed="",
+    )  # fmt: skip
+    found, _ = judge.of_canaries([dict.fromkeys(outcomes, "passed")])
+    assert [finding.verdict for finding in found] == [verdict]
 
 
 @pytest.mark.parametrize(
@@ -269,9 +333,6 @@ def test_a_name_of_two_definitions_is_left_out() -> None:
     text = b"def test_a():\n    assert 1\n\n\ndef test_a():\n    assert 2\n"
     made = canaries.make({"test_a.py": text}, [Function("test_a.py", (), "test_a")], [])
     assert made.covered == frozenset()
-
-
-A = Function("test_a.py", (), "test_a")
 
 
 def test_calibration() -> None:

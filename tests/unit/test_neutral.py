@@ -217,6 +217,27 @@ def test_assertions_hold_where_the_product_is_right(asked: Neutral, tmp_path: Pa
     assert sum(site.function.name == "test_table" for site in found) == 6
 
 
+def test_what_a_test_may_leave_out_has_to_hold_nowhere() -> None:
+    text = b"""
+from product import double, refuse
+
+def test_it():
+    assert double(1) == 2
+    try:
+        refuse("x")
+    except ValueError as error:
+        assert str(error) == "x"
+    for number in [1, 2]:
+        assert double(number) > 0
+"""
+    test = function("test_it")
+    asked = neutral.make(
+        Project({"tests/test_it.py": text}.get, cwd="", pythonpath=["lib"]), [test]
+    )
+    assert asked.simple == {test}
+    assert asked.plain == {Site(test, 0, 0), Site(test, 0, 2)}
+
+
 def test_what_is_expected_is_not_sent(asked: Neutral) -> None:
     program = asked.program("/tree").decode()
     for secret in ("77001", "77002", "77007", "77004", "expected", "secret-message", "ValueError"):
@@ -373,14 +394,15 @@ def test_what_can_be_used() -> None:
     def usable(
         trusted: list[dict[Site, Status]], *, gold: bool, simple: bool = False
     ) -> list[tuple[Function, int]]:
-        right = neutral.usable(trusted, [G], gold=gold, simple=[G] if simple else [])
+        plain = [site for site in base if site.function == G and site.number != END]
+        right = neutral.usable(trusted, [G], gold=gold, plain=plain if simple else [])
         return sorted((site.function, site.number) for site in right)
 
     assert usable([base], gold=False) == [(F, END), (F, 0)]
     # Without a gold patch, a test that fails at the base tells something where only the value does.
     assert usable([base], gold=False, simple=True) == [(F, END), (F, 0), (G, 0)]
     assert usable([base, gold], gold=True) == [(F, END), (F, 0), (G, END), (G, 0), (G, 1)]
-    right = neutral.usable([base, gold], [G], gold=True, simple=[])
+    right = neutral.usable([base, gold], [G], gold=True, plain=[])
     assert neutral.disagreeing(gold, right, lambda test: True) == []
     assert {site.function for site in neutral.disagreeing(base, right, lambda test: True)} == {G}
     assert neutral.disagreeing({}, right, lambda test: False) == []
