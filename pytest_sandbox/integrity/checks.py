@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Final
 
 from pytest_sandbox.integrity.values import Opaque
+
+#: Of which pytest tells how near they are to a number.
+_NUMBERS: Final[tuple[type, ...]] = (int, float, complex, Fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ class Check:
             true = value.true if isinstance(value, Opaque) else bool(value)
             return true is (self.operator in ("true", "same"))
         if isinstance(value, Opaque):
-            return False
+            # No object is the constant that it is no plain data of.
+            return self.operator == "is not"
         try:
             return _holds(self.operator, value, expected, turned=self.turned)
-        except (TypeError, ValueError, OverflowError, RecursionError):
+        except (TypeError, ValueError, ArithmeticError, RecursionError):
             return False
 
 
@@ -94,17 +99,16 @@ def _near(value: Any, expected: Any, rel: float | None, absolute: float | None) 
             and len(value) == len(expected)
             and all(_near(v, e, rel, absolute) for v, e in zip(value, expected, strict=True))
         )
-    numbers = (int, float)
-    if not isinstance(expected, numbers) or isinstance(expected, bool):
-        return _same(value, expected)
-    if not isinstance(value, numbers):
-        return False
-    if value == expected:
+    if _same(value, expected):
         return True
-    if math.isinf(expected) or math.isnan(expected) or math.isinf(value) or math.isnan(value):
+    if isinstance(expected, bool) or not isinstance(expected, (int, float)):
+        return False
+    if type(value) not in _NUMBERS:
+        return False
+    if not (math.isfinite(expected) and math.isfinite(abs(value))):
         return False
     if rel is None:
         tolerance = absolute if absolute is not None else max(1e-6 * abs(expected), 1e-12)
     else:
         tolerance = max(rel * abs(expected), 1e-12 if absolute is None else absolute)
-    return abs(value - expected) <= tolerance
+    return bool(abs(value - expected) <= tolerance)

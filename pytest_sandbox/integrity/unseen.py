@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from pytest_sandbox.integrity.neutral import Asked, Neutral
@@ -86,11 +88,26 @@ def _told(value: Any) -> str:
         return f"{marks[0]}{', '.join(map(_told, value))}{marks[1]}"
     if isinstance(value, frozenset):
         return f"set({', '.join(sorted(map(_told, value)))})"
+    if isinstance(value, complex) and not value.imag:
+        return _told(value.real)
+    if isinstance(value, Fraction) or (isinstance(value, Decimal) and value.is_finite()):
+        return _rational(Fraction(value))
     if isinstance(value, float):
         return float.hex(value) if value != int_or_none(value) else repr(int(value))
     if isinstance(value, bool):
         return repr(int(value))
     return repr(value)
+
+
+def _rational(value: Fraction) -> str:
+    """As the same number is told of another type."""
+    if value.denominator == 1:
+        return _told(value.numerator)
+    try:
+        near = float(value)
+    except OverflowError:
+        return str(value)
+    return _told(near) if near == value else str(value)
 
 
 def int_or_none(value: float) -> int | None:

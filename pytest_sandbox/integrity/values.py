@@ -6,6 +6,8 @@ Knows nothing of tests.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -131,7 +133,7 @@ def _decoded(value: object, left: list[int], depth: int) -> Any:
         return Opaque(None if content == -1 else bool(content))
     if tag == "B":
         return bool(content)
-    if tag in ("i", "f", "s", "b"):
+    if tag in ("i", "f", "s", "b", "D"):
         return _scalar(tag, content)
     if type(content) is not list:
         raise ValueError
@@ -139,7 +141,14 @@ def _decoded(value: object, left: list[int], depth: int) -> Any:
         return {
             _decoded(key, left, depth + 1): _decoded(part, left, depth + 1) for key, part in content
         }
+    if tag == "c":
+        real, imaginary = (_scalar("f", part) for part in content)
+        return complex(real, imaginary)
     parts = [_decoded(part, left, depth + 1) for part in content]
+    if tag == "F":
+        if len(parts) != 2 or not all(type(part) is int for part in parts) or not parts[1]:
+            raise ValueError
+        return Fraction(*parts)
     made = {"l": list, "t": tuple, "S": frozenset}.get(tag)
     if made is None:
         raise ValueError
@@ -157,4 +166,17 @@ def _scalar(tag: str, content: object) -> Any:
         if len(content) > 40:
             raise ValueError
         return float.fromhex(content)
+    if tag == "D":
+        return _decimal(content)
     return bytes.fromhex(content) if tag == "b" else content
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        found = Decimal(text) if len(text) <= 2000 else Decimal("sNaN")
+    except ArithmeticError as error:
+        raise ValueError from error
+    # With a large exponent it takes for ever to make an integer of it.
+    if found.is_snan() or (found.is_finite() and abs(found.adjusted()) > 2000):
+        raise ValueError
+    return found

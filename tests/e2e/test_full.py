@@ -128,14 +128,34 @@ def square(number):
 
 def parse(text):
     return int(text)
+
+
+def ratio(a, b):
+    return a // b
+
+
+def found(text):
+    return None
 """
 FIXES = """
+import re
+from fractions import Fraction
+
+
 def square(number):
     return number * number
 
 
 def parse(text):
     return int(text) if text.isdigit() else None
+
+
+def ratio(a, b):
+    return Fraction(a, b)
+
+
+def found(text):
+    return re.search("x", text)
 """
 DECIDING = """
 import sys
@@ -163,6 +183,15 @@ def test_way_out():
         if square(number) == 9:
             return
     pytest.fail()
+
+
+def test_number_of_another_type():
+    assert ratio(1, 2) == 0.5
+    assert ratio(1, 3) == pytest.approx(0.333333333333)
+
+
+def test_object_that_is_no_plain_data():
+    assert found("x") is not None
 """
 
 

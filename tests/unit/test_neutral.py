@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -272,6 +276,18 @@ def test_what_is_expected_is_not_sent(asked: Neutral) -> None:
         (Check("true"), Opaque(True), True),
         (Check("true"), Opaque(None), False),
         (Check("==", 1), Opaque(True), False),
+        (Check("is not", None), Opaque(True), True),
+        (Check("is", None), Opaque(True), False),
+        (Check("==", 0.5), Fraction(1, 2), True),
+        (Check("==", 0.5), Decimal("0.5"), True),
+        (Check("==", 0.1), Decimal("0.1"), False),
+        (Check("==", [1]), [1 + 0j], True),
+        (Check("<", 1), Fraction(1, 3), True),
+        (Check("<", 1), Decimal("NaN"), False),
+        (Check("approx", (1 / 3, None, None)), Fraction(1, 3), True),
+        (Check("approx", (0.5, None, None)), Decimal("0.5"), True),
+        (Check("approx", (1.0, None, None)), Decimal("1.1"), False),
+        (Check("approx", (1.0, None, None)), 1.0 + 0.5j, False),
         (Check("raises", ("KeyError",)), ["KeyError", "LookupError"], True),
         (Check("raises", ("LookupError",)), ["KeyError", "LookupError"], True),
         (Check("raises", ("OSError",)), None, False),
@@ -325,7 +341,9 @@ def test_what_no_run_says_ends_it(text: bytes) -> None:
         [], ["z", 1], "text", 5, ["i", 5], ["i", "g"], ["i", "1" * 3000], ["f", "x"],
         ["f", "0x1p99999"], ["s", 5], ["b", "0"], ["l", "ab"], ["d", [["N"]]],
         ["d", [[["l", []], ["N"]]]], ["S", [["l", []]]], ["o", 7], ["l", [["N"]] * 6000],
-        [["l"], 1], ["N", 1, 2], {"a": 1},
+        [["l"], 1], ["N", 1, 2], {"a": 1}, ["D", 5], ["D", "x"], ["D", "1e999999999"],
+        ["D", "sNaN"], ["c", ["0x1p0"]], ["c", [1, 2]], ["F", [["i", "1"]]],
+        ["F", [["i", "1"], ["i", "0"]]], ["F", [["i", "1"], ["f", "0x1p0"]]],
     ],
 )  # fmt: skip
 def test_values_that_are_none(value: object) -> None:
@@ -344,7 +362,8 @@ def test_depth_is_bounded() -> None:
 @pytest.mark.parametrize(
     "value",
     [None, True, 0, -(10**50), 0.1, float("inf"), "a\x00b", b"\xff", [1, [2]], (1,), {1: {"a": []}},
-     frozenset({1, "a"})],
+     frozenset({1, "a"}), Fraction(1, 3), [Fraction(2)], Decimal("0.50"), Decimal("-Infinity"),
+     1.5 - 2j],
 )  # fmt: skip
 def test_there_and_back(value: object) -> None:
     from pytest_sandbox.integrity.inner import plain
@@ -354,8 +373,28 @@ def test_there_and_back(value: object) -> None:
     assert type(again) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (bytearray(b"a"), b"a"), ({1: 2}.keys(), {1}), ({1: 2}.items(), {(1, 2)}),
+        (MappingProxyType({1: 2}), {1: 2}), (deque([1]), [1]), ({1: 2}.values(), [2]),
+        ([bytearray(b"a")], [b"a"]),
+    ],
+)  # fmt: skip
+def test_what_is_as_good_as_plain_data(value: object, expected: object) -> None:
+    from pytest_sandbox.integrity.inner import plain
+
+    assert decoded(json.loads(json.dumps(plain(value)))) == expected
+
+
 def test_what_is_no_plain_data() -> None:
     from pytest_sandbox.integrity.inner import plain
+
+    class Lie(Fraction):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = Fraction.__hash__
 
     class Silent:
         def __bool__(self) -> bool:
@@ -366,6 +405,9 @@ def test_what_is_no_plain_data() -> None:
         ([object()], True),
         (Silent(), None),
         ("x" * 10**6, True),
+        (Decimal("1e9999"), True),
+        (Decimal("sNaN"), True),
+        (Lie(1, 2), True),
     ):
         assert decoded(plain(value)) == Opaque(true)
 
@@ -377,6 +419,23 @@ def test_a_gate_keeps_what_came_before() -> None:
     assert found.values == {(0, 0): [(5,)]}
     assert found.raised == {0: ""}
     assert not found.whole
+
+
+def test_too_much_is_as_if_it_were_no_plain_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_sandbox.integrity import inner
+
+    gate = Gate(1)
+    made = inner.Neutral({"probes": []}, gate.feed)
+    made._probe = 0
+    made.emit(0, ["x" * 140_000] * 20)
+    monkeypatch.setattr(inner, "_MOST_BYTES", 100)
+    made.emit(1, "y" * 200)
+    made.emit(2, "z")
+    made.put(p=0, e="")
+    found = gate.seen()
+    assert found.values == {(0, 0): [(Opaque(None),)], (0, 1): [("y" * 200,)],
+                            (0, 2): [(Opaque(None),)]}  # fmt: skip
+    assert found.raised == {0: ""}
 
 
 # ------------------------------------------------ calibration
@@ -418,6 +477,24 @@ def test_calls(tmp_path: Path) -> None:
     right = json.dumps(["4", "3", "raised KeyError", "x", found[4], "missing"])
     assert unseen.different(calls, right, found) == ["refuse('x')", "Odd()"]
     assert unseen.different(calls, json.dumps([""] * 6), found) == []
+
+
+@pytest.mark.parametrize(
+    "equal",
+    [
+        [2, 2.0, Fraction(2), Decimal("2.0"), 2 + 0j, True + 1],
+        [0.5, Fraction(1, 2), Decimal("0.50")],
+    ],
+)
+def test_equal_results_are_told_the_same(equal: list[Any]) -> None:
+    values: dict[tuple[int, int], list[tuple[Any, ...]]] = {
+        (number, 0): [(value,)] for number, value in enumerate(equal)
+    }
+    said = Seen(values, dict.fromkeys(range(len(equal)), ""), whole=True)
+    found = unseen.results(said, len(equal))
+    assert len(set(found)) == 1
+    different = [Fraction(1, 3), 1 / 3, Fraction(10**400, 3), Decimal("0.1"), 0.1, 1j]
+    assert len({unseen._told(value) for value in different}) == len(different)
 
 
 def _calls(calls: list[str]) -> Neutral:
