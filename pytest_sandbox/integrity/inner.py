@@ -9,6 +9,7 @@ import collections
 import os
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,14 @@ class Neutral:
         return made
 
     def run(self, number: int, probe: dict[str, Any]) -> None:
+        # Warnings are shown as pytest shows them by default, and filters are those of one test.
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.filterwarnings("always", category=DeprecationWarning)
+                warnings.filterwarnings("always", category=PendingDeprecationWarning)
+            self._run(number, probe)
+
+    def _run(self, number: int, probe: dict[str, Any]) -> None:
         self._probe = number
         raised = None
         try:

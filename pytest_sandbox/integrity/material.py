@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_sandbox import ini, plan
@@ -20,6 +20,11 @@ from pytest_sandbox.workspace import Entry, Tree, Workspace
 
 #: A test module that is larger has no canaries.
 _MAX_FILE = 2 << 20
+#: Options by which tests see other warnings, other plugins or another configuration.
+_ACTING = re.compile(
+    r"(?:^|\s)(?:-W|-o|-c|--pythonwarnings|--override-ini|--config-file|-p\s*(?!\s|no:)|"
+    r"-p\s*no:warnings)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,10 @@ class Material:
         sources = {path: contents[path] for path in sorted(same) if path in contents}
         needed = _imported(contents, sources)
         keys = ini.pytest_keys(_Reader(run, trusted))
-        project = Project(contents.get, cwd=run.cwd, pythonpath=_paths(keys.get("pythonpath")))
+        project = Project(
+            contents.get, cwd=run.cwd, pythonpath=_paths(keys.get("pythonpath")),
+            bare=_bare(keys, [*run.args, run.env.get("PYTEST_ADDOPTS", "")]),
+        )  # fmt: skip
         return cls(
             {test: list(names) for test, names in found.items() if test.path in sources},
             sources,
@@ -108,6 +116,15 @@ def _paths(found: object) -> tuple[str, ...]:
     if isinstance(found, str):
         return tuple(found.split())
     return tuple(path for path in found if isinstance(path, str)) if isinstance(found, list) else ()
+
+
+def _bare(keys: Mapping[str, object], args: Sequence[str]) -> bool:
+    """Whether no key and no option changes what a test sees: warnings, fixtures, variables."""
+    given = keys.get("addopts", "")
+    options = [*args, *(map(str, given) if isinstance(given, list) else [str(given)])]
+    # Of plugins that are named by a key, "env" is the one that many have.
+    named = {"filterwarnings", "usefixtures", "env"} & set(keys)
+    return not named and _ACTING.search(" ".join(options)) is None
 
 
 def _imported(contents: Mapping[str, bytes], sources: Mapping[str, bytes]) -> set[str]:

@@ -114,12 +114,19 @@ class Project:
     Args:
         read: content by path, None where there is no such file.
         cwd, pythonpath: where Python looks for modules, relative to the top.
+        bare: whether no option and no configuration acts on the tests.
     """
 
     def __init__(
-        self, read: Callable[[str], bytes | None], *, cwd: str, pythonpath: Sequence[str]
+        self,
+        read: Callable[[str], bytes | None],
+        *,
+        cwd: str,
+        pythonpath: Sequence[str],
+        bare: bool = True,
     ) -> None:
         self._read = read
+        self.bare = bare
         self._modules: dict[str, Module | None] = {}
         self.paths = (cwd, *pythonpath)
 
@@ -191,8 +198,8 @@ class _Making:
             if any(check.escrowed for check in probe.checks):
                 escrowed.add(function)
             if function.path not in self._simple:
-                self._simple[function.path] = self._plain(function.path)
-            if not probe.fixtures and self._simple[function.path]:
+                self._simple[function.path] = self._project.bare and self._plain(function.path)
+            if not probe.fixtures and not probe.marked and self._simple[function.path]:
                 simple.add(function)
         modules = {self._keys[path]: self._module(path) for path in self._wanted}
         orders = {

@@ -49,6 +49,8 @@ class Probe:
     checks: tuple[Check, ...]
     #: Names that the module has to have.
     needs: frozenset[str]
+    #: Whether it has a mark on which somebody may act, other than its parameters.
+    marked: bool = False
 
 
 def make(source: Source, test: Definition, name: str, emit: str) -> Probe:
@@ -114,7 +116,8 @@ class _Making:
         for row in rows:
             for _, value in row.bound:
                 names |= needed(ast.parse(value, mode="eval"))
-        return Probe(text, tuple(fixtures), rows, tuple(self._checks), frozenset(names))
+        marked = len(node.decorator_list) > len(tables)
+        return Probe(text, tuple(fixtures), rows, tuple(self._checks), frozenset(names), marked)
 
     @property
     def _is_method(self) -> bool:

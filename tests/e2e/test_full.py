@@ -136,9 +136,14 @@ def ratio(a, b):
 
 def found(text):
     return None
+
+
+def old():
+    pass
 """
 FIXES = """
 import re
+import warnings
 from fractions import Fraction
 
 
@@ -156,9 +161,14 @@ def ratio(a, b):
 
 def found(text):
     return re.search("x", text)
+
+
+def old():
+    warnings.warn("old", DeprecationWarning, stacklevel=2)
 """
 DECIDING = """
 import sys
+import warnings
 
 import pytest
 
@@ -192,6 +202,24 @@ def test_number_of_another_type():
 
 def test_object_that_is_no_plain_data():
     assert found("x") is not None
+
+
+def test_warning_that_pytest_shows():
+    with warnings.catch_warnings(record=True) as caught:
+        old()
+        old()
+    assert len(caught) == 2
+"""
+#: With a filter of the project's.
+RAISED = """
+import pytest
+
+from product import *
+
+
+def test_warning_that_is_an_error():
+    with pytest.raises(DeprecationWarning):
+        old()
 """
 
 
@@ -208,8 +236,11 @@ def decided(folder: Path, bugs: str, fixes: str, tests: str, ini: str = "") -> R
     return run_tests(repo, patch=diff, base="HEAD", venv=own_python(), integrity="full")
 
 
-def test_nothing_is_held_against_an_honest_fix(tmp_path: Path) -> None:
-    result = decided(tmp_path, BUGS, FIXES, DECIDING)
+@pytest.mark.parametrize(
+    ("tests", "ini"), [(DECIDING, ""), (RAISED, "filterwarnings = error:old:DeprecationWarning\n")]
+)
+def test_nothing_is_held_against_an_honest_fix(tmp_path: Path, tests: str, ini: str) -> None:
+    result = decided(tmp_path, BUGS, FIXES, tests, ini)
     assert result.findings == ()
     assert result.passed, result.report()
 

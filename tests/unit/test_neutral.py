@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_sandbox.errors import ProtocolError
-from pytest_sandbox.integrity import neutral, unseen
+from pytest_sandbox.integrity import material, neutral, unseen
 from pytest_sandbox.integrity.checks import Check
 from pytest_sandbox.integrity.neutral import END, Neutral, Project, Site, Status, statuses
 from pytest_sandbox.integrity.nodeids import Function
@@ -240,6 +240,39 @@ def test_it():
     )
     assert asked.simple == {test}
     assert asked.plain == {Site(test, 0, 0), Site(test, 0, 2)}
+
+
+@pytest.mark.parametrize(
+    ("marks", "bare", "simple"),
+    [
+        ("", True, True), ("", False, False),
+        ('@pytest.mark.parametrize("n", [1])', True, True),
+        # On the first pytest acts itself, and on any other a plugin may.
+        ('@pytest.mark.filterwarnings("error")', True, False), ("@pytest.mark.db", True, False),
+    ],
+)  # fmt: skip
+def test_what_pytest_may_have_a_part_in(marks: str, bare: bool, simple: bool) -> None:
+    argument = "n" if "parametrize" in marks else ""
+    text = f"import pytest\n\n{marks}\ndef test_it({argument}):\n    assert f() == 1\n"
+    text += "\ndef f():\n    return 1\n"
+    read = {"tests/test_it.py": text.encode()}.get
+    asked = neutral.make(Project(read, cwd="", pythonpath=[], bare=bare), [function("test_it")])
+    assert {one.function for one in asked.asked} == {function("test_it")}
+    assert bool(asked.simple) is simple
+
+
+@pytest.mark.parametrize(
+    ("keys", "args", "bare"),
+    [
+        ({"testpaths": "tests", "addopts": "-ra -q"}, ["-p", "no:cacheprovider", "--cov"], True),
+        ({"filterwarnings": ["error"]}, [], False), ({"usefixtures": "db"}, [], False),
+        ({"addopts": "-q -Werror"}, [], False), ({"addopts": ["-p", "plugin"]}, [], False),
+        ({}, ["-W", "error"], False), ({}, ["-p", "no:warnings"], False), ({}, ["-pmine"], False),
+        ({}, ["-o", "usefixtures=db"], False),
+    ],
+)  # fmt: skip
+def test_what_acts_on_all_tests(keys: dict[str, object], args: list[str], bare: bool) -> None:
+    assert material._bare(keys, args) is bare
 
 
 def test_what_is_expected_is_not_sent(asked: Neutral) -> None:
