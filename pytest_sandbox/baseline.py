@@ -58,6 +58,8 @@ class Baseline:
     called: frozenset[str] = field(default=frozenset(), repr=False)
     #: What node ids are relative to: a folder of the repository.
     rootdir: str = ""
+    #: Why its run ended, as ``wire.End.reason`` says; "" where there was none to its end.
+    end: str = ""
     #: Why the base cannot tell everything, in a line; "" where it can.
     trouble: str = ""
     #: Seconds that it took to make.
@@ -301,6 +303,7 @@ def _made(result: RunResult, tree: Sequence[wire.Collected], seconds: float) -> 
         ),
         deaths=tuple(dict.fromkeys(deaths)),
         rootdir=result.hello.rootdir if result.hello else "",
+        end=result.end.reason,
         trouble=_trouble(result),
         seconds=round(seconds, 3),
     )
@@ -308,7 +311,9 @@ def _made(result: RunResult, tree: Sequence[wire.Collected], seconds: float) -> 
 
 def _trouble(result: RunResult) -> str:
     if result.end.reason != "finished":
-        said = (result.end.message.strip().splitlines() or ["it said nothing"])[0]
+        lines = result.end.message.strip().splitlines() or ["it said nothing"]
+        # Before what it has against an option, pytest says how it is used.
+        said = next((line for line in lines if " error: " in line), lines[0])
         return f"the base's own run ended early ({result.end.reason}: {said[:200]})"
     errors = list(result.collection_errors)
     if not errors:

@@ -31,6 +31,7 @@ from pytest_sandbox.errors import (
 from pytest_sandbox.evidence import contradiction, witnessed
 from pytest_sandbox.grading import logs, planning
 from pytest_sandbox.grading.asides import Asides
+from pytest_sandbox.grading.blame import blamed
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.closer import Closer
 from pytest_sandbox.grading.compose import Unfit
@@ -274,6 +275,8 @@ class Grader:
         verdict = grade(task, candidate.name, seen, evidence=evidence, record=record)
         if evidence == "log" and verdict.outcome == "no_tests":
             return replace(verdict, reason="its log names no test")
+        if evidence == "frames":
+            verdict = await blamed(self._planner, self._runs, task, run, verdict)
         if verdict.resolved and run.witness and evidence == "frames":
             verdict = await self._witnessed(task, run, result, verdict)
         if verdict.resolved and run.integrity == "full" and evidence == "frames":

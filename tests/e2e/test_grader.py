@@ -181,6 +181,47 @@ def test_tests_of_the_task_are_put_in_place(tmp_path: Path) -> None:
     assert outcomes == {"both": "resolved", "only": "empty", "good": "resolved"}
 
 
+def test_a_mistake_of_the_task_is_not_held_against_a_candidate(tmp_path: Path) -> None:
+    task = calc(tmp_path)
+    for args, said in (
+        (("tests/nope.py",), "tests/nope.py"),
+        (("--nosuchoption",), "--nosuchoption"),
+        (("-k", "nothing_has_this_name"), ""),
+    ):
+        [verdict], _ = grade_all(replace(task, args=args), [patch("good")])
+        assert (verdict.outcome, verdict.scored) == ("base_broken", False), verdict
+        assert "without a candidate either" in verdict.reason
+        assert said in verdict.reason
+
+
+NEEDS_NEW = """\
+diff --git a/tests/test_new.py b/tests/test_new.py
+new file mode 100644
+--- /dev/null
++++ b/tests/test_new.py
+@@ -0,0 +1,5 @@
++from calc import new
++
++
++def test_new():
++    assert new() == 1
+"""
+
+
+def test_a_base_that_needs_the_candidate_is_not_broken(tmp_path: Path) -> None:
+    """Its tests import what only a right candidate brings; what ruins it is the candidate's."""
+    task = calc(
+        tmp_path, test_patch=NEEDS_NEW.encode(), args=("tests/test_new.py",),
+        fail_to_pass=("tests/test_new.py::test_new",), pass_to_pass=("tests/test_new.py::test_b",),
+    )  # fmt: skip
+    wrong = patch("good")
+    [verdict], _ = grade_all(task, [wrong])
+    assert verdict.outcome == "collection_error"
+    # With the gold patch nothing is collected either: nobody could.
+    [verdict], _ = grade_all(replace(task, gold=wrong.patch), [patch("bad")])
+    assert verdict.outcome == "base_broken"
+
+
 def test_what_cannot_be_graded_is_no_score(tmp_path: Path) -> None:
     task = calc(tmp_path)
     for broken, outcome in (
