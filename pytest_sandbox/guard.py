@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import inspect
 import itertools
+import os
 import shlex
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -91,6 +94,42 @@ def set_aside(
     config._inipath = None
     config._rootpath = _rootdir(config, known) if repo is None else repo
     return notes
+
+
+def leave_out_conftests(config: pytest.Config, args: Sequence[str]) -> None:
+    """Where candidates are graded, no ``conftest.py`` at or below what is named is imported.
+
+    Those of the folder pytest was started in, of all above it, and of all above what is named are
+    the user's own. For every other folder, pytest is shown those of the nearest such one.
+    """
+    here = config.invocation_params.dir
+    known = config._parser.parse_known_args(list(args), namespace=copy.copy(config.option))
+    paths = [Path(os.path.abspath(here / arg.partition("::")[0])) for arg in known.file_or_dir]
+    # A file's folder counts as named: it may be a task that somebody else has published.
+    named = [path if path.is_dir() else path.parent for path in paths]
+    mine = {here, *here.parents}
+    mine |= {
+        folder
+        for folder in itertools.chain.from_iterable(path.parents for path in named)
+        if not any(folder.is_relative_to(other) for other in named)
+    }
+
+    @functools.cache
+    def own(path: Path) -> Path:
+        found = (folder for folder in (path, *path.parents) if folder in mine)
+        return next(found, Path(path.anchor))
+
+    manager = config.pluginmanager
+    load, loaded = manager._loadconftestmodules, manager._getconftestmodules
+
+    def load_own(path: Path, *more: Any, **options: Any) -> None:
+        load(own(path), *more, **options)
+
+    def own_loaded(path: Path) -> Sequence[ModuleType]:
+        return loaded(own(path))
+
+    # pytest has no hook that comes before it imports one.
+    vars(manager).update(_loadconftestmodules=load_own, _getconftestmodules=own_loaded)
 
 
 def _ini(config: pytest.Config) -> dict[str, Any]:

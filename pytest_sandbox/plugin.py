@@ -103,9 +103,13 @@ def pytest_load_initial_conftests(
             {*PROVIDERS, *_other_providers(early_config)},
             None if repo is None else Path(early_config.invocation_params.dir, repo).resolve(),
         )
-    elif "--sandbox" in args:
-        # Candidates are graded, and `--sandbox tasks/` names no provider.
-        args[:] = guard.with_values(args, {*PROVIDERS, *_other_providers(early_config)})
+    else:
+        known = early_config.known_args_namespace
+        if "--sandbox" in args:
+            # Candidates are graded, and `--sandbox tasks/` names no provider.
+            args[:] = guard.with_values(args, {*PROVIDERS, *_other_providers(early_config)})
+        if known.sandbox_predictions or known.sandbox_derive:
+            guard.leave_out_conftests(early_config, args)
     return (yield)
 
 

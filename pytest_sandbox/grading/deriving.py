@@ -19,7 +19,7 @@ from pytest_sandbox.grading import sources, taskfile
 from pytest_sandbox.grading.budget import OverBudget
 from pytest_sandbox.grading.derivation import Derived
 from pytest_sandbox.grading.engine import Engine
-from pytest_sandbox.grading.items import ProblemItem
+from pytest_sandbox.grading.items import ProblemItem, TasksOnly
 from pytest_sandbox.grading.model import Task
 from pytest_sandbox.grading.session import budget
 from pytest_sandbox.portal import Task as Job
@@ -44,6 +44,7 @@ def start(config: pytest.Config, *, others: registry.Factories) -> None:
             "decides the tasks, then grade"
         )
     config.pluginmanager.register(Deriving(config, others), _PLUGIN)
+    config.pluginmanager.register(TasksOnly(DerivedFile), f"{_PLUGIN}_only")
 
 
 class Deriving:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,30 @@ class NotResolved(Exception):
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(f"{verdict.outcome}: {verdict.reason}".rstrip(": "))
         self.verdict = verdict
+
+
+class TasksOnly:
+    """The plugin that keeps a session to files of tasks: nothing beside them is imported.
+
+    Args:
+        kind: what such a file is collected as.
+    """
+
+    def __init__(self, kind: type[pytest.File]) -> None:
+        self._kind = kind
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collect_file(
+        self, file_path: Path, parent: pytest.Collector
+    ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+        found = yield
+        return [collector for collector in found if isinstance(collector, self._kind)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector:
+        # Never a Package, which imports its __init__.py.
+        directory: pytest.Dir = pytest.Dir.from_parent(parent, path=path)
+        return directory
 
 
 class TaskFile(pytest.File):

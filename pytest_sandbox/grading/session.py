@@ -22,7 +22,7 @@ from pytest_sandbox.evidence import TAMPERED, UNPROVEN
 from pytest_sandbox.grading import predictions, sources
 from pytest_sandbox.grading.budget import Budget, OverBudget
 from pytest_sandbox.grading.engine import Engine
-from pytest_sandbox.grading.items import CandidateItem, ProblemItem, TaskFile
+from pytest_sandbox.grading.items import CandidateItem, ProblemItem, TaskFile, TasksOnly
 from pytest_sandbox.grading.merging import Merged
 from pytest_sandbox.grading.model import Candidate, Outcome, Task, Verdict
 from pytest_sandbox.grading.outputs import Results, annotated
@@ -53,6 +53,7 @@ def start(config: pytest.Config, *, others: registry.Factories) -> None:
         raise BadInput("\n".join([text, *bad[:10]]))
     grading = Grading(config, chosen, found, bad, others)
     config.pluginmanager.register(grading, _PLUGIN)
+    config.pluginmanager.register(TasksOnly(TaskFile), f"{_PLUGIN}_only")
 
 
 def budget(config: pytest.Config, amount: tuple[float | None, float | None]) -> Budget:

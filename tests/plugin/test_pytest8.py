@@ -93,3 +93,15 @@ def test_refusals(repo: Path) -> None:
         done = run(repo, *args)
         assert done.returncode == 4, done.stdout
         assert text in done.stderr
+
+
+def test_what_is_graded_is_not_imported(repo: Path) -> None:
+    for name in ("conftest.py", "tests/conftest.py", "tests/test_it.py", "__init__.py"):
+        file = repo / "tasks" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("raise SystemExit('imported')\n")
+    (repo / "tasks" / "t.toml").write_text(f'[task]\nrepo = "{repo}"\nbase = "HEAD"\n')
+    (repo / "t.patch").write_text("nothing")
+    done = run(repo, "tasks/", "--sandbox-predictions=t.patch", "-p", "no:warnings")
+    assert "base_broken  1" in done.stdout, done.stdout + done.stderr
+    assert "1 failed" in done.stdout
