@@ -247,12 +247,15 @@ class Recorder:
 def apart(nodeids: Iterable[str]) -> list[str]:
     """Node ids made different: pytest lets custom collectors repeat one."""
     found: dict[str, None] = {}
+    copies: dict[str, int] = {}
     for nodeid in nodeids:
-        known, copy = nodeid, 1
+        # From the last copy on: one id may come a million times.
+        known, copy = nodeid, copies.get(nodeid, 1)
         while known in found:
             copy += 1
             known = f"{nodeid} ({copy})"
         found[known] = None
+        copies[nodeid] = copy
     return list(found)
 
 

@@ -300,7 +300,8 @@ class Decoder:
 
     def __init__(self, *, max_total: int = MAX_TOTAL) -> None:
         self._decoder = msgspec.json.Decoder(Frame)
-        self._pending = b""
+        #: The beginning of a line, as it came.
+        self._pending = bytearray()
         self._next = 0
         self._max_total = max_total
         #: Bytes of whole frames so far.
@@ -313,7 +314,12 @@ class Decoder:
         Raises:
             ProtocolError: the bytes are no frames; nothing after them is to be believed.
         """
-        *lines, self._pending = (self._pending + data).split(b"\n")
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._pending) + lines[0]
+            self._pending = bytearray()
+        # Only added to, as a long line may come byte by byte.
+        self._pending += rest
         for line in lines:
             if len(line) >= MAX_LINE:
                 raise ProtocolError(f"frame {self._next} is longer than {MAX_LINE} bytes")
@@ -327,7 +333,7 @@ class Decoder:
 
     def lost(self) -> None:
         """The stream broke: forget the part of a frame that came last."""
-        self._pending = b""
+        self._pending = bytearray()
 
     def _frame(self, line: bytes) -> Frame:
         if self.ended:

@@ -37,11 +37,10 @@ _CHECKOUT: Final = "/testbed"
 _WORKER: Final = re.compile(r"\A\[gw\d+\] ")
 # Not an @ in a parameter that was cut.
 _GROUP: Final = re.compile(r"([^\[]*|.*\])@[\w.-]+", re.DOTALL)
-_COPY: Final = re.compile(r"(.+) \((\d+)\)", re.DOTALL)
+_COPY: Final = re.compile(r"(.+) \((\d{1,9})\)", re.DOTALL)
 # Only what looks like an address: 0xffffffff may well be a parameter that means something.
 _ADDRESS: Final = re.compile(r"\bat 0x[0-9a-fA-F]{6,16}\b|\b0x[0-9a-fA-F]{11,16}\b")
 _TEMPORARY: Final = re.compile(r"/tmp/pytest-of-[^/\s\]]+/pytest-\d+|/tmp/tmp[a-z0-9_]{8}\b")
-_PARAMETER: Final = re.compile(r"(.*?)\[(.*)\]")
 _SHORT_PATH: Final = re.compile(r"[^\[\]]*\[/[^/*\s][^/*\s]*\]")
 _UNITTEST: Final = re.compile(r"(\w+) \(([\w.]+)\)")
 _PATCHED: Final = re.compile(rb"^\+\+\+ (?:b/)?([^\t\r\n\"]+)", re.MULTILINE)
@@ -201,19 +200,20 @@ def _cut_from(text: str, name: str) -> bool:
 
 def _shortened(name: str) -> str | None:
     """As SWE-bench's parse_log_pytest_options writes an id; None where it changes nothing."""
-    found = _PARAMETER.match(name)
-    if not found or " " in name:
+    # No pattern: it would search an id of many brackets from each of them.
+    begin, end = name.find("["), name.rfind("]")
+    if not 0 <= begin < end or " " in name:
         return None
-    path = found[2]
+    path = name[begin + 1 : end]
     if not path.startswith("/") or path.startswith("//") or "*" in path or path.count("/") == 1:
         return None
-    return f"{found[1]}[/{path.rpartition('/')[2]}]"
+    return f"{name[:begin]}[/{path.rpartition('/')[2]}]"
 
 
 def _elsewhere(text: str, root: str) -> re.Pattern[str]:
     """Matches ids that have another checkout, the same one everywhere, in the place of ``root``."""
     first, *rest = (re.escape(part) for part in text.split(root))
-    pattern = first + r"(/[^\s\[\]]*?)" + r"\1".join(rest)
+    pattern = first + r"(/[^\s\[\]]{0,4095}?)" + r"\1".join(rest)
     return re.compile(pattern + (r"\s.*" if _is_cut(text) else ""), re.DOTALL)
 
 

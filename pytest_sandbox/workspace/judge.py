@@ -21,6 +21,8 @@ MAX_NAME: Final = 255
 #: Folders that a file may lie in, one in the other. Each takes a tree of its own, and its name.
 MAX_FOLDERS: Final = 100
 _HOPS: Final = 40
+#: Folders and links that all links of one patch may lead through together.
+_STEPS: Final = 2_000_000
 
 
 def screen(changes: Sequence[Change], name: str) -> None:
@@ -157,43 +159,53 @@ def _check_links(store: Store, links: Sequence[Entry], files: Iterable[Entry], n
             for oid, _, _, chunks in batch.stream(dict.fromkeys(e.blob for e in small))
         }
     targets = {entry.path: texts[entry.blob] for entry in small}
+    steps = _STEPS
     for entry in links:
         shown = quoted(entry.path)
         target = targets.get(entry.path)
         if target is None or not target or b"\0" in target:
             raise _refused(name, f"makes the symbolic link {shown} with a target no link can have")
-        why = _follow(entry.path, targets)
+        why, taken = _follow(entry.path, targets, steps)
+        steps -= taken
         if why:
             raise _refused(
                 name, f"makes the symbolic link {shown} to {quoted(target)}, which {why}"
             )
 
 
-def _follow(path: bytes, targets: dict[bytes, bytes]) -> str | None:
-    """Why following ``path`` is not taken; None when it stays in the tree (or dangles there)."""
-    at: list[bytes] = []
+def _follow(path: bytes, targets: dict[bytes, bytes], most: int) -> tuple[str | None, int]:
+    """Why following ``path`` is not taken, and the steps it took.
+
+    None when it stays in the tree (or dangles there).
+    """
+    at = b""
     todo = path.split(b"/")[::-1]
-    hops = 0
+    hops = steps = 0
     while todo:
         part = todo.pop()
+        steps += 1
+        if steps > most:
+            return "with the others leads through too many folders", steps
         if part in (b"", b"."):
             continue
         if part == b"..":
             if not at:
-                return "leads out of the tree"
-            at.pop()
+                return "leads out of the tree", steps
+            at = at.rpartition(b"/")[0]
             continue
         if trees.is_dotgit(part):
-            return "leads into .git"
-        at.append(part)
-        target = targets.get(b"/".join(at))
+            return "leads into .git", steps
+        above, at = at, at + b"/" + part if at else part
+        if len(at) > MAX_PATH:
+            return "leads to a name that is too long", steps
+        target = targets.get(at)
         if target is None:
             continue
         hops += 1
         if target.startswith((b"/", b"\\")) or target[1:2] == b":":
-            return "is absolute"
+            return "is absolute", steps
         if hops > _HOPS:
-            return "leads in a circle"
-        at.pop()
+            return "leads in a circle", steps
+        at = above
         todo.extend(target.replace(b"\\", b"/").split(b"/")[::-1])
-    return None
+    return None, steps

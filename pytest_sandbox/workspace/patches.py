@@ -45,8 +45,8 @@ _MALFORMED: Final = re.compile(
     r"lacks filename|without full index line|corrupt binary patch|inconsistent|garbage|"
     r"invalid mode|unrecognized binary patch|git diff header|bad git-diff|unable to find filename"
 )
-_AT_LINE: Final = re.compile(r"(?:at line |at .{0,200}?:)(\d+)")
-_FAILED: Final = re.compile(r"^error: patch failed: (.*):(\d+)$", re.M)
+_AT_LINE: Final = re.compile(r"(?:at line |at .{0,200}?:)(\d{1,9})")
+_FAILED: Final = re.compile(r"^error: patch failed: (.*):(\d{1,9})$", re.M)
 _NOT_THERE: Final = re.compile(r"^error: (.*): (?:does not exist in index|No such file.*)$", re.M)
 _THERE: Final = re.compile(r"^error: (.*): already exists in index$", re.M)
 
@@ -126,6 +126,8 @@ class _Trial:
         self._index = self.private.path / "base-index"
         self._used = self.private.path / "trial-index"
         self._lines = patchtext.scan(patch)
+        #: By path, as a patch may name one file in any number of its headers.
+        self._crlf: dict[bytes, bool | None] = {}
         self._bare = not any(
             path.startswith((b"a/", b"b/")) for path in patchtext.names(self._lines)
         )
@@ -203,6 +205,11 @@ class _Trial:
         return self.patch, options.get(kind, ())
 
     def _uses_crlf(self, path: bytes) -> bool | None:
+        if path not in self._crlf:
+            self._crlf[path] = self._looks_crlf(path)
+        return self._crlf[path]
+
+    def _looks_crlf(self, path: bytes) -> bool | None:
         entry = self.before.get(path)
         if entry is None or entry.mode not in (FILE, EXECUTABLE):
             return None

@@ -19,6 +19,10 @@ MAX_PATCH: Final = 50 << 20
 MAX_FILE: Final = 100 << 20
 #: Bytes that all files of one patch may hold together.
 MAX_TOTAL: Final = 1 << 30
+#: Each line takes a hundred bytes here, however short it is.
+MAX_LINES: Final = 3_000_000
+#: More than two paths as long as they may be, each byte in git's quotes.
+MAX_HEADER: Final = 1 << 16
 
 _HUNK: Final = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
 _FENCE: Final = re.compile(rb"\s*(```|~~~)[\w-]*\s*$")
@@ -84,6 +88,8 @@ def check(patch: bytes, name: str) -> None:
         raise PatchError(
             "refused", f"{name} has {len(patch):,} bytes; at most {MAX_PATCH:,} are taken"
         )
+    if patch.count(b"\n") > MAX_LINES:
+        raise PatchError("refused", f"{name} has more than {MAX_LINES:,} lines")
     if patch[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise _malformed(name, "is UTF-16 text, as PowerShell's `>` writes", "save it as UTF-8")
     if patch[:3] == b"\xef\xbb\xbf":
@@ -144,6 +150,12 @@ def _check_names(lines: list[Line], name: str) -> None:
     for number, line in enumerate(lines, 1):
         if line.kind != "header":
             continue
+        if len(line.text) > MAX_HEADER:
+            raise PatchError(
+                "refused",
+                f"{name}, line {number} names files in {len(line.text):,} bytes; at most "
+                f"{MAX_HEADER:,} are taken",
+            )
         for prefix in _NAMES:
             if not line.text.startswith(prefix):
                 continue

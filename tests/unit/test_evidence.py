@@ -91,6 +91,12 @@ def test_what_is_missing(
     assert absent(base(*before), LET_THROUGH, apart(now)).nodeids == ()
 
 
+@pytest.mark.timeout(60)
+def test_one_id_a_hundred_thousand_times() -> None:
+    assert apart(["a", "a (3)", "a", "a"]) == ["a", "a (3)", "a (2)", "a (4)"]
+    assert len(set(apart(["a"] * 100_000))) == 100_000
+
+
 @pytest.mark.parametrize(
     ("failed", "gone"),
     [

@@ -77,6 +77,15 @@ def test_chunks_do_not_matter(size: int) -> None:
     assert decoder.offset == len(data)
 
 
+@pytest.mark.timeout(60)
+def test_a_long_line_may_come_in_small_pieces() -> None:
+    """Putting the whole line together at each of them would copy 30 GB."""
+    line = encode([wire.Output(n=0, text="x" * 2_000_000)])
+    decoder = wire.Decoder()
+    found = [f for at in range(0, len(line), 64) for f in decoder.feed(line[at : at + 64])]
+    assert len(found) == 1
+
+
 def test_offset_is_where_to_resume() -> None:
     data = encode(FRAMES)
     decoder = wire.Decoder()
