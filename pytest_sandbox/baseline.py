@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from pytest_sandbox import __version__, inside, plan, wire
 from pytest_sandbox.consumer import Phase, Selection, Usage
@@ -228,18 +228,22 @@ def _places(run: plan.Run, tree: Tree) -> frozenset[str]:
 
 def key(base: plan.Run, provider: str) -> str:
     """All that the result of a run of the base depends on, and no secret."""
-    environment, limits = base.environment, base.limits
-    venv = environment.venv
-    content = [
-        _FORMAT, __version__, provider, base.base.id, base.candidate.id,
-        environment.key,
-        environment.interpreter.identity, [] if venv is None else _state(venv.path),
-        base.protection is not None, list(base.args), base.cwd, list(base.build),
-        sorted(base.env.items()), base.network, base.history, base.image, base.region,
-        limits.run, limits.test, limits.memory, limits.cpus, limits.disk, limits.processes,
-        [hashlib.sha256(data).hexdigest() for _, data in sorted(base.witness.items())],
-    ]  # fmt: skip
+    content = [_FORMAT, provider, *decisive(base)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def decisive(run: plan.Run) -> list[Any]:
+    """All that what a run says depends on, but for its provider; plain data, no secret."""
+    environment, limits = run.environment, run.limits
+    venv = environment.venv
+    return [
+        __version__, run.base.id, run.candidate.id, environment.key,
+        environment.interpreter.identity, [] if venv is None else _state(venv.path),
+        run.protection is not None, list(run.args), run.cwd, list(run.build),
+        sorted(run.env.items()), run.network, run.history, run.image, run.region, run.workdir,
+        limits.run, limits.test, limits.memory, limits.cpus, limits.disk, limits.processes,
+        [hashlib.sha256(data).hexdigest() for _, data in sorted(run.witness.items())],
+    ]  # fmt: skip
 
 
 def _state(venv: Path) -> list[str]:

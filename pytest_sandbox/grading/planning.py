@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_sandbox import __version__, assemble, plan
+from pytest_sandbox import assemble, baseline, plan
 from pytest_sandbox.errors import BadInput
 from pytest_sandbox.grading.compose import Composed, Unfit, compose, with_tests
 from pytest_sandbox.grading.model import Candidate, Task
@@ -20,7 +20,7 @@ from pytest_sandbox.provider import Provider
 from pytest_sandbox.workspace import Tree, Workspace
 
 #: Part of every key: verdicts that an older version gave are not reused.
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 #: Options that are arguments of their own, or no matter of grading.
@@ -190,11 +190,9 @@ def _options(task: Task) -> dict[str, Any]:
 def key(task: Task, run: plan.Run) -> str:
     """All that a verdict depends on, and no name of anybody's."""
     content = [
-        _FORMAT, __version__, run.base.id, run.candidate.id, run.environment.key,
-        run.integrity, str(run.environment.interpreter.path), list(run.args), list(run.build),
-        sorted(run.env.items()), run.network, run.image, run.limits.run, run.limits.memory,
-        run.limits.cpus, list(task.fail_to_pass), list(task.pass_to_pass), list(task.flaky),
-        task.ids, task.profile, msgspec.to_builtins(task.log), *_closer(task, run),
+        _FORMAT, *baseline.decisive(run), run.integrity, list(task.fail_to_pass),
+        list(task.pass_to_pass), list(task.flaky), task.ids, task.profile,
+        msgspec.to_builtins(task.log), *_closer(task, run),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

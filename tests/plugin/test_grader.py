@@ -14,11 +14,12 @@ import pytest
 from pytest_sandbox import wire
 from pytest_sandbox.errors import BadInput, InfraError, SandboxLost
 from pytest_sandbox.grading import Budget, Grader, OverBudget, Task
+from pytest_sandbox.grading.model import Verdict
 from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.provider import SandboxSpec
 from pytest_sandbox.testing import FakeProvider, FakeSandbox
 from pytest_sandbox.workspace import Workspace
-from tests.plugin.support import Stage, all_pass, collected
+from tests.plugin.support import FINISHED, Stage, all_pass, collected, failure, run_item
 from tests.unit.gitrepo import Repo
 
 
@@ -42,12 +43,15 @@ def patch(number: int) -> str:
 class Counted(FakeProvider):
     """Counts the sandboxes that are there at a time; each lasts a moment, or for ever."""
 
-    def __init__(self, *, hang: bool = False) -> None:
+    def __init__(self, *, hang: bool = False, fail: bool = False) -> None:
         super().__init__(collected("test_a"), self._act, hang=hang)
+        self._fail = fail
         self.most = 0
 
     def _act(self, chosen: Sequence[int]) -> Iterable[wire.Frame]:
         frames = list(all_pass(chosen))
+        if self._fail:
+            frames = [*(one for n in chosen for one in run_item(n, failure(n))), FINISHED]
         return frames[:-1] if self._hang else frames
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
@@ -208,6 +212,35 @@ def test_a_spent_budget_is_said(repo: Path) -> None:
         async with Grader(Counted(), budget=Budget(dollars=1.0, spent_dollars=1.5)) as grader:
             with pytest.raises(OverBudget, match=r"\$1.50"):
                 await grader.grade(task(repo), patch(1))
+
+    asyncio.run(main())
+
+
+def test_what_is_known_holds_for_the_same_limits_and_as_many_runs(repo: Path) -> None:
+    known: dict[str, Verdict] = {}
+
+    async def graded(provider: FakeProvider, **options: Any) -> tuple[str, int]:
+        async with Grader(provider, known=known.get, **options) as grader:
+            verdict = await grader.grade(task(repo), patch(1))
+        known[verdict.record["key"]] = verdict
+        return verdict.outcome, len(provider.sandboxes)
+
+    async def main() -> None:
+        assert await graded(Counted()) == ("resolved", 1)
+        assert await graded(Counted()) == ("resolved", 0)
+        for options in ({"test_timeout": 5.0}, {"history": "none"}):
+            assert await graded(Counted(), **options) == ("resolved", 1)
+            assert await graded(Counted(), **options) == ("resolved", 0)
+        # Only what is not resolved is run again.
+        assert await graded(Counted(), reruns=2) == ("resolved", 0)
+        known.clear()
+        assert await graded(Counted(fail=True)) == ("unresolved", 1)
+        assert await graded(Counted(fail=True)) == ("unresolved", 0)
+        assert await graded(Counted(fail=True), reruns=2) == ("unresolved", 3)
+        assert await graded(Counted(fail=True), reruns=1) == ("unresolved", 0)
+        known.clear()
+        assert await graded(Counted(fail=True)) == ("unresolved", 1)
+        assert await graded(Counted(), reruns=2) == ("resolved", 1)
 
     asyncio.run(main())
 
