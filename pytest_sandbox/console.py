@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import site
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,44 +18,44 @@ import platformdirs
 
 #: Variables that make Python or pytest import more than it is told.
 _DROPPED = frozenset({"PYTHONSTARTUP", "PYTHONHOME", "PYTEST_PLUGINS"})
+#: In place of the checkout's.
+_INI = Path(__file__).with_name("console.ini")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run pytest on the repository in the current directory and return its exit status."""
+    """Become pytest for the repository in the current directory; return only what is refused."""
     given = list(sys.argv[1:] if argv is None else argv)
     if any(arg.startswith(("-c", "--config-file")) for arg in given):
         sys.stderr.write(
             "ERROR: pytest-sandbox reads no configuration here, as it may be the checkout's. "
-            "For the pytest in the sandbox: --sandbox-pytest-args '-c FILE'\n"
+            "For the pytest in the sandbox: --sandbox-pytest-args='-c FILE'\n"
         )
         return 4
     repo = _repository(given)
     cache = platformdirs.user_cache_path("pytest-sandbox") / "pytest"
     digest = hashlib.sha256(os.fsencode(repo)).hexdigest()[:16]
-    with tempfile.TemporaryDirectory(prefix="pytest-sandbox-") as folder:
-        ini = Path(folder, "pytest.ini")
-        ini.write_text("[pytest]\n")
-        before = [
-            # Also where the loading of plugins is switched off: it keeps conftest.py out.
-            *("-p", "pytest_sandbox"),
-            # A link in the checkout could lead pytest's cache anywhere.
-            *("-o", f"cache_dir={cache / digest}"),
-        ]
-        if _grades(given):
-            # Nothing here is the user's own; a session that mirrors leaves it out by itself.
-            before.append("--noconftest")
-        if not any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in given):
-            # The value spares a first positional argument from being taken for it.
-            before.append("--sandbox=")
-        # Behind what was given, as the last one counts: -qcFILE is hard to see.
-        after = ["-c", str(ini), f"--rootdir={repo}"]
-        end = given.index("--") if "--" in given else len(given)
-        args = [*before, *given[:end], *after, *given[end:]]
-        # A process of its own: this one may have been started with the checkout on sys.path
-        # (python -m, an .egg-info in the current directory). -P keeps it out, -s the user's
-        # site, and the environment must not bring either back.
-        flags = ["-P"] if _in_user_site() else ["-P", "-s"]
-        return _run([sys.executable, *flags, "-m", "pytest", *args], _environment(repo))
+    before = [
+        # Also where the loading of plugins is switched off: it keeps conftest.py out.
+        *("-p", "pytest_sandbox"),
+        # A link in the checkout could lead pytest's cache anywhere.
+        *("-o", f"cache_dir={cache / digest}"),
+    ]
+    if _grades(given):
+        # Nothing here is the user's own; a session that mirrors leaves it out by itself.
+        before.append("--noconftest")
+    if not any(arg == "--sandbox" or arg.startswith("--sandbox=") for arg in given):
+        # The value spares a first positional argument from being taken for it.
+        before.append("--sandbox=")
+    # Behind what was given, as the last one counts: -qcFILE is hard to see.
+    after = ["-c", str(_INI), f"--rootdir={repo}"]
+    end = given.index("--") if "--" in given else len(given)
+    args = [*before, *given[:end], *after, *given[end:]]
+    # Another program in this process: this one may have been started with the checkout on
+    # sys.path (python -m, an .egg-info in the current directory). -P keeps it out, -s the user's
+    # site, and the environment must not bring either back. Signals are pytest's own this way.
+    flags = ["-P"] if _in_user_site() else ["-P", "-s"]
+    command = [sys.executable, *flags, "-m", "pytest", *args]
+    os.execve(command[0], command, _environment(repo))  # noqa: S606 - no shell is meant
 
 
 def _grades(args: Sequence[str]) -> bool:
@@ -84,16 +82,6 @@ def _in_user_site() -> bool:
     """Whether this package was installed with pip's --user."""
     found = site.getusersitepackages()
     return bool(site.ENABLE_USER_SITE) and Path(__file__).is_relative_to(found)
-
-
-def _run(command: list[str], env: dict[str, str]) -> int:
-    process = subprocess.Popen(command, env=env)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal sent it to both; pytest closes the sandbox and then ends.
-            continue
 
 
 def _repository(args: Sequence[str]) -> Path:

@@ -89,7 +89,7 @@ def set_aside(
     known.noconftest = True
     config.known_args_namespace = known
     parser.extra_info["options of the target's own conftest.py or plugins"] = (
-        "go through --sandbox-pytest-args '--option=value'"
+        "go through --sandbox-pytest-args='--option=value'"
     )
     config._inipath = None
     config._rootpath = _rootdir(config, known) if repo is None else repo

@@ -171,6 +171,8 @@ def _notes(run: plan.Run, isolated: bool) -> list[str]:
     notes = [f"sandbox set-up: {setup.reason}"] if setup.reason else []
     if run.protection is not None and (kept := protection.note(run.protection)):
         notes.append(f"sandbox protects: {kept}")
+    if run.history == "tag" and (far := run.workspace.history_note(run.base)):
+        notes.append(f"sandbox history: {far}")
     if not isolated:
         notes.append(
             "warning: the host provider isolates nothing: the tests run with your rights, "

@@ -28,6 +28,8 @@ class Option(NamedTuple):
     many: bool = False
     ini: bool = True
     marker: bool = False
+    #: Whether the environment may set it; not what decides what kind of session it is.
+    environ: bool = True
 
     @property
     def flag(self) -> str:
@@ -39,7 +41,8 @@ class Option(NamedTuple):
 
     @property
     def variable(self) -> str:
-        return "PYTEST_SANDBOX_" + self.name.upper()
+        """Its environment variable; "" where it has none."""
+        return "PYTEST_SANDBOX_" + self.name.upper() if self.environ else ""
 
 
 def seconds(text: str) -> float:
@@ -238,11 +241,11 @@ def share(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-#: Options of grade mode: the command line's alone.
+#: Options of grade mode: no ini's.
 GRADING: Final[tuple[Option, ...]] = (
     Option("predictions", "Grade these candidate patches (SWE-bench predictions, or a folder of "
            ".patch files) for the tasks among the arguments. May be repeated.",
-           str, "PATH", (), many=True, ini=False),
+           str, "PATH", (), many=True, ini=False, environ=False),
     Option("workers", "Sandboxes in flight at a time.", count, "N", 4, ini=False),
     Option("budget", "Start nothing more once this is spent: an amount such as 20USD, or "
            "sandbox-time such as 90s or 10h. The unit decides which.",
@@ -257,7 +260,7 @@ GRADING: Final[tuple[Option, ...]] = (
            "another.", share, "N/M", ini=False),
     Option("merge", "Run nothing: put together the results of other sessions, such as shards, "
            "found in this folder and below it. May be repeated.", str, "DIR", (), many=True,
-           ini=False),
+           ini=False, environ=False),
 )  # fmt: skip
 
 #: What says which tree runs. Who names one and leaves its value empty (a variable of CI's that is

@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
             default=None,
             metavar=option.metavar,
             action="append" if option.many else "store",
-            help=f"{option.help} [{option.variable}]".replace("%", "%%"),
+            help=(option.help + option.environ * f" [{option.variable}]").replace("%", "%%"),
         )
         if option.ini:
             kind: Any = "linelist" if option.many else "string"

@@ -99,22 +99,22 @@ TABLE: Final[tuple[Row, ...]] = (
             ("log_cli_format", "--log-cli-format", _SANDBOX),
             ("log_cli_date_format", "--log-cli-date-format", _SANDBOX),
             ("log_file", "--log-file", "the file would stay in the sandbox; use "
-             "--sandbox-pytest-args '--log-file=x.log' --sandbox-artifact x.log"),
+             "--sandbox-pytest-args='--log-file=x.log' --sandbox-artifact x.log"),
             ("log_file_mode", "--log-file-mode", _SANDBOX),
             ("log_file_level", "--log-file-level", _SANDBOX),
             ("log_file_format", "--log-file-format", _SANDBOX),
             ("log_file_date_format", "--log-file-date-format", _SANDBOX),
             # Plugins that would act a second time on this side.
             ("numprocesses", "-n", "the tests run in one sandbox, not in this machine's workers; "
-             "use --sandbox-pytest-args '-n 4' where the target's environment has pytest-xdist"),
+             "use --sandbox-pytest-args='-n 4' where the target's environment has pytest-xdist"),
             ("tx", "--tx", "the tests run in one sandbox"),
             ("looponfail", "-f", "it would run the target's code on this machine"),
             ("randomly_seed", "--randomly-seed", "the order is made where the tests run; use "
-             "--sandbox-pytest-args '-p randomly --randomly-seed=1' where the target's environment "
+             "--sandbox-pytest-args='-p randomly --randomly-seed=1' where the target's environment "
              "has pytest-randomly"),
             ("cov_source", "--cov", "nothing of the target runs in this process; use "
-             "--sandbox-pytest-args '--cov' --sandbox-artifact .coverage"),
-            ("reruns", "--reruns", _SANDBOX + " '--reruns 2'"),
+             "--sandbox-pytest-args='--cov' --sandbox-artifact .coverage"),
+            ("reruns", "--reruns", _SANDBOX + "='--reruns 2'"),
             ("timeout", "--timeout", "use --sandbox-test-timeout"),
         )
     ),

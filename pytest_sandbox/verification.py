@@ -7,6 +7,7 @@ Knows no rules: those are in ``evidence``.
 from __future__ import annotations
 
 import argparse
+import posixpath
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.inside import Host
 from pytest_sandbox.items import RemoteItem
 from pytest_sandbox.plan import Run
-from pytest_sandbox.protection import Protection
+from pytest_sandbox.protection import Protection, withheld
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import Recorder, RunResult, apart, not_run, place
 
@@ -275,8 +276,21 @@ class Verification:
                 reporter.write_line(f"{verdict}: {line}")
             if len(found) > _SHOWN:
                 reporter.write_line(f"{verdict}: {len(found) - _SHOWN} more")
-        for note in self._notes():
+        for note in [*self._withheld(reporter), *self._notes()]:
             reporter.write_line(f"sandbox: {wire.printable(note, line=True)}")
+
+    def _withheld(self, reporter: TerminalReporter) -> list[str]:
+        """Which changes did not run, where the candidate's own tests may have needed them."""
+        assert self._protection is not None
+        kept_out = withheld(self._protection)
+        failed = {
+            posixpath.normpath(posixpath.join(self._rootdir, report.nodeid.partition("::")[0]))
+            for kind in ("failed", "error")
+            for report in reporter.stats.get(kind, ())
+        }
+        if not kept_out or failed.isdisjoint(self._protection.own_tests):
+            return []
+        return [f"the candidate's own tests failed; of its changes, these did not run: {kept_out}"]
 
     def _notes(self) -> list[str]:
         notes = []

@@ -37,7 +37,7 @@ _SIDES = """
 
 `host`: acts on the local session. `sandbox`: given to the sandbox's pytest. `both`: both.
 Anything only the target's own `conftest.py` or plugins know goes through
-`--sandbox-pytest-args '--run-slow --ds=settings'`.
+`--sandbox-pytest-args='--run-slow --ds=settings'`.
 
 """
 
@@ -52,7 +52,8 @@ def options() -> str:
         flag = f"`{option.flag} {option.metavar}`".replace("|", "\\|")
         ini = f"`{option.key}`" if option.ini else ""
         marker = f"`{option.name}`" if option.marker else ""
-        rows.append(f"| {flag} | `{option.variable}` | {ini} | {marker} | {option.help} |\n")
+        variable = f"`{option.variable}`" if option.environ else ""
+        rows.append(f"| {flag} | {variable} | {ini} | {marker} | {option.help} |\n")
     for flag, meaning in _COMMANDS:
         rows.append(f"| `{flag}` | | | | {meaning} |\n")
     return _INTRODUCTION + "".join(rows) + _SIDES + sides.markdown()

@@ -41,7 +41,7 @@ from pytest_sandbox.grading.planning import Planner
 from pytest_sandbox.grading.repositories import Repositories
 from pytest_sandbox.grading.runs import Runs
 from pytest_sandbox.grading.turns import Turns
-from pytest_sandbox.grading.verdict import grade, judged, observed, settled
+from pytest_sandbox.grading.verdict import grade, judged, lasting, observed, settled
 from pytest_sandbox.provider import Provider
 from pytest_sandbox.results import RunResult, not_run
 from pytest_sandbox.threads import in_thread
@@ -225,7 +225,7 @@ class Grader:
             if not waited.cancelled():
                 return replace(waited.result(), record={**waited.result().record, "shared": True})
         known = self._known(key)
-        if known is not None and self._settles(known):
+        if known is not None and lasting(known, self._reruns):
             return replace(known, record={**known.record, "cached": True})
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._running[key] = future
@@ -239,12 +239,6 @@ class Grader:
             del self._running[key]
             if not future.done():
                 future.cancel()
-
-    def _settles(self, known: Verdict) -> bool:
-        """Whether nothing would be run again: a verdict may come of fewer reruns than now."""
-        runs = known.record.get("runs", 1)
-        lasting = known.outcome in ("resolved", "flaky") or runs > self._reruns
-        return known.scored and lasting
 
     async def _confirmed(self, task: Task, candidate: Candidate, run: plan.Run) -> Verdict:
         """The verdict, and whether fresh sandboxes say the same."""

@@ -190,6 +190,12 @@ def settled(runs: Sequence[Verdict]) -> Verdict:
     return replace(scored[0], outcome="flaky", reason=reason)
 
 
+def lasting(known: Verdict, reruns: int) -> bool:
+    """Whether nothing would be run again for a verdict that may come of fewer ``reruns``."""
+    enough = known.outcome in ("resolved", "flaky") or known.record.get("runs", 1) > reruns
+    return known.scored and enough
+
+
 def _tests(
     task: Task,
     expected: Sequence[str],

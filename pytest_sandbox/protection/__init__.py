@@ -145,11 +145,8 @@ def named(paths: Sequence[str], most: int = 3) -> str:
     return shown + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
-def note(protection: Protection) -> str:
-    """One line that says what does not run as the candidate has it, and what only by request.
-
-    "" where nothing of that is so.
-    """
+def withheld(protection: Protection) -> str:
+    """One line that says what does not run as the candidate has it; "" for nothing."""
     parts = []
     if protection.restored:
         parts.append(f"as at the base: {named(protection.restored)}")
@@ -157,9 +154,14 @@ def note(protection: Protection) -> str:
         parts.append(f"not used: {named([path for path, _ in protection.dropped])}")
     if parts:
         parts[-1] += " (--sandbox-unprotect lets a file through)"
-    if protection.let_through:
-        parts.append(f"let through: {named(protection.let_through)}")
     return "; ".join(parts)
+
+
+def note(protection: Protection) -> str:
+    """``withheld``, and what runs as the candidate has it only by request."""
+    through = protection.let_through
+    parts = (withheld(protection), f"let through: {named(through)}" if through else "")
+    return "; ".join(filter(None, parts))
 
 
 def _text(path: bytes) -> str:

@@ -88,6 +88,7 @@ class Session:
         self._repo, self._args, self._plugins = repo, args, plugins
         self._variables = variables
         self._seen: set[Process] = set()
+        self.program = [sys.executable, "-m", "pytest"]
 
     def __enter__(self) -> Session:
         self.start()
@@ -117,7 +118,7 @@ class Session:
             **self._variables,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *(args or self._args)],
+            [*self.program, *(args or self._args)],
             cwd=self._repo,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -76,6 +77,20 @@ def test_termination_is_as_orderly(tmp_path: Path) -> None:
         session.interrupt(signal.SIGTERM)
         assert session.finish(SOON) == 2
         assert "SIGTERM" in session.output
+        assert "1 passed" in session.output
+        session.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_the_command_pytest_sandbox_heeds_what_is_sent_to_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    session = local(tmp_path, SLOW)
+    session.program = [str(Path(sys.executable).with_name("pytest-sandbox"))]
+    with session:
+        session.reach("test_first PASSED")
+        session.interrupt(number)
+        assert session.finish(SOON) == 2, session.output
         assert "1 passed" in session.output
         session.assert_nothing_left()
 

@@ -62,6 +62,34 @@ def test_tests_that_a_patch_adds_run(tmp_path: Path) -> None:
     assert failed(alone) > BROKEN
 
 
+OWN_SUPPORT = b"""\
+--- /dev/null
++++ b/tests/conftest.py
+@@ -0,0 +1,4 @@
++import pytest
++@pytest.fixture
++def number():
++    return 1
+--- /dev/null
++++ b/tests/test_own.py
+@@ -0,0 +1,2 @@
++def test_number(number):
++    assert number == 1
+"""
+
+
+def test_whose_own_tests_need_what_did_not_run_is_told(tmp_path: Path) -> None:
+    repo = CALC.make(tmp_path)
+    told = "of its changes, these did not run: not used: tests/conftest.py (--sandbox-unprotect"
+    run = mirrored(CALC, repo, OWN_SUPPORT, "-q", "-k", "number or add")
+    assert "fixture 'number' not found" in run.stdout
+    assert f"sandbox: the candidate's own tests failed; {told}" in run.stdout
+    # It says nothing of other tests.
+    weaker = mirrored(CALC, repo, CALC.patches["weakens_test.patch"].read_bytes(), "-q")
+    assert weaker.exit_status == 1
+    assert "own tests failed" not in weaker.stdout
+
+
 @pytest.mark.soak
 def test_over_two_sandboxes(tmp_path: Path) -> None:
     """They protect as one does: the same fails, and is told once."""

@@ -223,7 +223,7 @@ def test_its_own_configuration_is_not_read_for_it(hostile: Hostile) -> None:
     for args in (["-c", "pytest.ini"], ["--config-file=pytest.ini"], ["-cpytest.ini"]):
         done = hostile.run("--sandbox-base=HEAD", *args)
         assert done.returncode == 4
-        assert "--sandbox-pytest-args '-c FILE'" in done.stderr
+        assert "--sandbox-pytest-args='-c FILE'" in done.stderr
     check(hostile.run("--sandbox-base=HEAD", "-qvcpytest.ini", "--", "sub"), hostile)
     assert hostile.marks() == []
 

@@ -312,7 +312,7 @@ def test_a_frame_hook_and_a_verdict_hook(stage: Stage) -> None:
     [
         (["--pdb"], "debugger"),
         (["--trace"], "debugger"),
-        (["-n", "2"], "--sandbox-pytest-args '-n 4'"),
+        (["-n", "2"], "--sandbox-pytest-args='-n 4'"),
         (["--cov"], "--sandbox-artifact .coverage"),
         (["--reruns", "2"], "--sandbox-pytest-args"),
         (["--timeout", "3"], "--sandbox-test-timeout"),
