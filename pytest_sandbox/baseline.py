@@ -20,7 +20,7 @@ from pytest_sandbox.errors import ProtocolError
 from pytest_sandbox.kept import Kept
 from pytest_sandbox.protection import named, with_tests
 from pytest_sandbox.provider import Provider
-from pytest_sandbox.results import Outcome, Recorder, RunResult, apart, not_run
+from pytest_sandbox.results import Outcome, Recorder, RunResult, apart, last_words, not_run
 from pytest_sandbox.split import execute
 from pytest_sandbox.threads import in_thread
 from pytest_sandbox.workspace import Tree
@@ -315,10 +315,8 @@ def _made(result: RunResult, tree: Sequence[wire.Collected], seconds: float) -> 
 
 def _trouble(result: RunResult) -> str:
     if result.end.reason != "finished":
-        lines = result.end.message.strip().splitlines() or ["it said nothing"]
-        # Before what it has against an option, pytest says how it is used.
-        said = next((line for line in lines if " error: " in line), lines[0])
-        return f"the base's own run ended early ({result.end.reason}: {said[:200]})"
+        said = last_words(result.end) or "it said nothing"
+        return f"the base's own run ended early ({result.end.reason}: {said})"
     errors = list(result.collection_errors)
     if not errors:
         return ""

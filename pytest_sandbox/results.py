@@ -259,6 +259,16 @@ def apart(nodeids: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def last_words(end: wire.End) -> str:
+    """What says most of why a run ended, in a line; "" where nothing was said."""
+    lines = end.message.strip().splitlines() or [""]
+    # Before what it has against an option, pytest says how it is used.
+    said = next((line for line in lines if " error: " in line), lines[0])[:200]
+    # Behind a conftest.py that cannot be imported, there is a traceback.
+    why = [line[1:].strip() for line in lines if line.startswith("E  ")]
+    return f"{said} {why[-1][:200]}" if why else said
+
+
 def place(item: wire.Item) -> str:
     """ "file:line" of a test."""
     return item.path if item.lineno is None else f"{item.path}:{item.lineno + 1}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ class TasksOnly:
 class TaskFile(pytest.File):
     """A file or folder that tasks are read from."""
 
-    #: Set by whoever makes it: what is in it, and what the candidates are.
-    entries: Sequence[Task | str] = ()
+    #: Set by whoever makes it: how it is read, and what the candidates are.
+    entries: Callable[[Path], Iterable[Task | str]]
     candidates: Callable[[str], Iterable[Candidate]]
     judge: Callable[[Task, Candidate], Verdict]
 
@@ -59,7 +59,7 @@ class TaskFile(pytest.File):
         cls,
         parent: pytest.Collector,
         path: Path,
-        entries: Sequence[Task | str],
+        entries: Callable[[Path], Iterable[Task | str]],
         candidates: Callable[[str], Iterable[Candidate]],
         judge: Callable[[Task, Candidate], Verdict],
     ) -> TaskFile:
@@ -68,7 +68,7 @@ class TaskFile(pytest.File):
         return made
 
     def collect(self) -> Iterable[pytest.Item]:
-        for entry in self.entries:
+        for entry in self.entries(self.path):
             if isinstance(entry, str):
                 yield ProblemItem.of(self, entry)
                 continue
@@ -121,7 +121,9 @@ class CandidateItem(pytest.Item):
 
     def runtest(self) -> None:
         verdict = self.verdict = self._judge(self.task, self.candidate)
-        self.user_properties += [("outcome", verdict.outcome), ("task", self.task.id)]
+        self.user_properties += [
+            ("outcome", verdict.outcome), ("task", self.task.id), ("candidate", verdict.candidate),
+        ]  # fmt: skip
         if verdict.evidence != "frames":
             self.user_properties.append(("evidence", verdict.evidence))
         if not verdict.resolved:

@@ -107,6 +107,8 @@ class Observed:
     collection_errors: Mapping[str, str] = field(default_factory=dict)
     #: Why the run ended, as ``wire.End.reason`` says.
     end: str = "finished"
+    #: What was said of that, in a line.
+    said: str = ""
     #: What the supervisor saw kill tests: "crash", "timeout", "memory", "output"; by node id.
     causes: Mapping[str, str] = field(default_factory=dict)
     #: What node ids are relative to: a folder of the repository, "" for its top.

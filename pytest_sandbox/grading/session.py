@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pytest_sandbox.grading.model import Candidate, Outcome, Task, Verdict
 from pytest_sandbox.grading.outputs import Results, annotated
 from pytest_sandbox.grading.planning import identity
 from pytest_sandbox.portal import Task as Job
+from pytest_sandbox.wire import printable
 
 _PLUGIN = "pytest_sandbox_grading"
 
@@ -100,9 +101,10 @@ class Grading:
         #: By the task itself: two files may name theirs alike.
         self._jobs: dict[tuple[int, str], Job[Verdict]] = {}
         self._verdicts: list[Verdict] = []
-        self._missing: list[str] = []
         #: Where each task was read.
         self._sources: dict[str, str] = {}
+        #: Task and candidate of the items that ran here or, with pytest-xdist, elsewhere.
+        self._reported: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         folder = Path(config.invocation_params.dir, chosen["results"])
         worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -119,16 +121,16 @@ class Grading:
     ) -> pytest.Collector | None:
         if not sources.is_task_file(file_path):
             return None
-        entries: list[Task | str] = []
-        for entry in sources.find([file_path]):
-            if not isinstance(entry, Task):
-                entries.append(f"{entry.source}: {entry.message}")
-            elif entry.id in self._candidates:
+        # Read when it is looked into: pytest makes nodes of its neighbours as well.
+        return TaskFile.of(parent, file_path, self._read, self._of, self._judge)
+
+    def _read(self, path: Path) -> Iterator[Task | str]:
+        for entry in sources.find([path]):
+            if isinstance(entry, Task):
                 self._sources[entry.id] = entry.source
-                entries.append(entry)
+                yield entry
             else:
-                self._missing.append(entry.id)
-        return TaskFile.of(parent, file_path, entries, self._of, self._judge)
+                yield f"{entry.source}: {entry.message}"
 
     def _of(self, task: str) -> Iterable[Candidate]:
         return self._candidates.get(task, ())
@@ -193,10 +195,20 @@ class Grading:
             except SandboxError as error:
                 # Nobody graded it, and it is one of those that were asked for all the same.
                 verdict = _ungraded(task, candidate, error)
+            except Exception as error:
+                # A mistake of ours: shown whole, and the candidate stays one that was asked for.
+                text = f"{type(error).__name__}: {error}; this is a bug in pytest-sandbox"
+                self._graded(task, _ungraded(task, candidate, InfraError(text)))
+                raise
         else:
             verdict = self._merged.verdict(task, candidate)
         self._graded(task, verdict)
         return verdict
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        said = {name: str(value) for name, value in report.user_properties}
+        if "candidate" in said:
+            self._reported.add((said.get("task", ""), said["candidate"]))
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -223,8 +235,12 @@ class Grading:
         if hasattr(self._config, "workerinput"):
             return  # another process puts the results together
         if self._config.pluginmanager.has_plugin("dsession"):
-            # Each worker has written to a file of its own.
-            self._verdicts = [v for v in self._results.merged() if self._asked_for(v)]
+            # Each worker has written to a file of its own, and so have earlier sessions.
+            self._verdicts = [
+                one
+                for one in self._results.merged()
+                if (one.task_id, one.candidate) in self._reported
+            ]
         if self._verdicts:
             self._results.finish(self._verdicts, self._missing)
         if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
@@ -240,10 +256,26 @@ class Grading:
             return TAMPERED
         return UNPROVEN if outcomes["unproven"] == failed else pytest.ExitCode.TESTS_FAILED
 
-    def _asked_for(self, verdict: Verdict) -> bool:
-        return any(one.name == verdict.candidate for one in self._of(verdict.task_id))
+    @property
+    def _missing(self) -> list[str]:
+        """Tasks without a prediction."""
+        return [task for task in self._sources if task not in self._candidates]
+
+    def _without_task(self) -> str:
+        """What is said of predictions for tasks that are not here; "" for nothing."""
+        strange = [task for task in self._candidates if task not in self._sources]
+        # With pytest-xdist, tasks are read elsewhere.
+        if not strange or self._config.pluginmanager.has_plugin("dsession"):
+            return ""
+        return (
+            f"predictions for {len(strange)} tasks that are not among the arguments, such as "
+            f"{strange[0]}"
+        )
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        strange = self._without_task()
+        if strange:
+            terminalreporter.write_line(f"sandbox: {printable(strange, line=True)}")
         if not self._verdicts:
             return
         if os.environ.get("GITHUB_ACTIONS") == "true":

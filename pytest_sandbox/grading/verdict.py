@@ -44,7 +44,7 @@ from pytest_sandbox.evidence import ended
 from pytest_sandbox.findings import Coverage, Finding
 from pytest_sandbox.grading.matching import Match, matcher
 from pytest_sandbox.grading.model import Observed, Outcome, Status, Task, TestVerdict, Verdict
-from pytest_sandbox.results import RunResult, not_run
+from pytest_sandbox.results import RunResult, last_words, not_run
 from pytest_sandbox.wire import printable
 
 #: Statuses that pass, by profile: (FAIL_TO_PASS, PASS_TO_PASS).
@@ -98,6 +98,7 @@ def observed(run: RunResult, base: Baseline | None = None) -> Observed:
         tests=tests,
         collection_errors=dict(run.collection_errors),
         end=run.end.reason,
+        said=last_words(run.end),
         causes=causes,
         rootdir=run.hello.rootdir if run.hello else "",
         findings=(*run.findings, *ended(run.deaths, run.end, run.items, run.left, base)),
@@ -281,9 +282,10 @@ def _uncollected(observed: Observed, wrong: Sequence[TestVerdict], ran: bool) ->
     """Why nothing could be collected that matters; "" where that is not the trouble."""
     errors = observed.collection_errors
     if not ran and observed.end == "usage":
-        return "pytest did not start: it refused its arguments, its ini file or a conftest.py"
+        why = observed.said or "it refused its arguments, its ini file or a conftest.py"
+        return f"pytest did not start: {why}"
     if not ran and observed.end == "internalerror":
-        return "pytest failed in itself before any test ran"
+        return f"pytest failed in itself before any test ran: {observed.said}".rstrip(": ")
     if errors and not ran:
         return f"could not be collected: {_named(errors)}"
     # With --continue-on-collection-errors, others run all the same.

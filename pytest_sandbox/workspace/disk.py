@@ -36,6 +36,10 @@ _CACHES: Final = (
     b".venv/\nvenv/\n.env/\nnode_modules/\n.tox/\n.nox/\n.eggs/\n.mypy_cache/\n"
     b".pytest_cache/\n.ruff_cache/\n.hypothesis/\n.direnv/\n.DS_Store\n"
 )
+#: Bytes that one file may have, and all of a work tree together: a sparse file costs whoever made
+#: it nothing, and reading it takes hours.
+MAX_FILE: Final = 2 << 30
+MAX_TOTAL: Final = 8 << 30
 _ATTEMPTS: Final = 3
 _NESTING: Final = 32
 _HAS_DIR_FD: Final = os.open in os.supports_dir_fd and os.readlink in os.supports_dir_fd
@@ -50,23 +54,46 @@ class _Known:
     skip: bool
 
 
-def snapshot(store: Store, root: Path, found: Checkout | None, depth: int = 0) -> Iterator[Entry]:
+class _Budget:
+    """What may still be read."""
+
+    def __init__(self) -> None:
+        self._left = MAX_TOTAL
+
+    def take(self, path: bytes, size: int) -> None:
+        self._left -= size
+        for what, at_most in ((size, MAX_FILE), (MAX_TOTAL - self._left, MAX_TOTAL)):
+            if what > at_most:
+                raise BadInput(
+                    f"{quoted(path)} has {size:,} bytes; at most {MAX_FILE:,} a file and "
+                    f"{MAX_TOTAL:,} in all are taken; let .gitignore name what is no part of it"
+                )
+
+
+def snapshot(
+    store: Store,
+    root: Path,
+    found: Checkout | None,
+    depth: int = 0,
+    budget: _Budget | None = None,
+) -> Iterator[Entry]:
     """The tracked and the untracked, not ignored files below ``root``.
 
     Paths that the user's sparse checkout leaves out come from the index. Repositories inside
     are taken as the plain files they are.
 
     Raises:
-        BadInput: a file cannot be read or does not hold still.
+        BadInput: a file cannot be read, is too large, or does not hold still.
     """
     if depth > _NESTING:
         raise BadInput(f"{root}: repositories inside repositories, more than {_NESTING} deep")
     known, others = _listing(store, root, found)
-    with _Reader(store, root) as reader:
+    budget = budget or _Budget()
+    with _Reader(store, root, budget) as reader:
         for path in sorted(known.keys() | others):
             row = known.get(path)
             if (row is not None and row.mode == GITLINK) or path.endswith(b"/"):
-                yield from _inner(store, root, found, path.rstrip(b"/"), row, depth)
+                yield from _inner(store, root, found, path.rstrip(b"/"), row, depth, budget)
                 continue
             entry = reader.entry(path, row, found is None or found.file_mode)
             if entry is not None:
@@ -76,7 +103,13 @@ def snapshot(store: Store, root: Path, found: Checkout | None, depth: int = 0) -
 
 
 def _inner(
-    store: Store, root: Path, found: Checkout | None, path: bytes, row: _Known | None, depth: int
+    store: Store,
+    root: Path,
+    found: Checkout | None,
+    path: bytes,
+    row: _Known | None,
+    depth: int,
+    budget: _Budget,
 ) -> Iterator[Entry]:
     """A submodule or another repository in the work tree."""
     folder = root / os.fsdecode(path)
@@ -88,7 +121,7 @@ def _inner(
             yield Entry(path, GITLINK, row.blob)
         return
     if inside:
-        for entry in snapshot(store, folder, repository, depth + 1):
+        for entry in snapshot(store, folder, repository, depth + 1, budget):
             yield Entry(path + b"/" + entry.path, entry.mode, entry.blob)
 
 
@@ -144,9 +177,10 @@ def _copy_index(found: Checkout, index: Path, store: Store) -> None:
 class _Reader:
     """Opens files below one folder, never through a symbolic link. Owns folder descriptors."""
 
-    def __init__(self, store: Store, root: Path) -> None:
+    def __init__(self, store: Store, root: Path, budget: _Budget) -> None:
         self._store = store
         self._root = root
+        self._budget = budget
         self._open: list[tuple[bytes, int]] = []
         self._top = os.open(root, os.O_RDONLY) if _HAS_DIR_FD else -1
 
@@ -236,6 +270,7 @@ class _Reader:
             if not stat.S_ISREG(before.st_mode):
                 return None
             size = before.st_size
+            self._budget.take(path, size)
             if size <= CHUNK:
                 data = os.read(handle, size + 1)
                 if len(data) != size:

@@ -24,7 +24,7 @@ PATCHES = ("good", "wrong", "prose", "bad")
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
-    """A folder with a task, a broken task, and predictions for both and for one nobody has."""
+    """A folder with a task, another one, a broken one, and predictions for the first."""
     loaded = fixture_repos.load("calc")
     loaded.make(tmp_path)
     without = loaded.patch_run("none", "9.0.2")["outcomes"]
@@ -50,12 +50,14 @@ def stage(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def grade(stage: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def grade(
+    stage: Path, *args: str, asked: str = "tasks/", **env: str
+) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "GITHUB"))}
     kept |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **env}
     kept.setdefault("PYTEST_PLUGINS", "pytest_sandbox.plugin")
     command = [
-        sys.executable, "-m", "pytest", "tasks/", "--sandbox=local",
+        sys.executable, "-m", "pytest", asked, "--sandbox=local",
         f"--sandbox-venv={own_python()}", "--sandbox-predictions", "preds.jsonl", "-rA", *args,
     ]  # fmt: skip
     return subprocess.run(command, cwd=stage, env=kept, capture_output=True, text=True, timeout=200)
@@ -111,6 +113,43 @@ def test_again_costs_nothing_and_selection_is_pytest_s(stage: Path) -> None:
     assert "resolved 1 of 1" in again.stdout, again.stdout + again.stderr
     lines = (stage / "sandbox-results" / "results.jsonl").read_text().removeprefix(before)
     assert json.loads(lines)["record"]["cached"] is True
+
+
+def more(stage: Path, task: str, candidate: str) -> None:
+    """Another prediction, which does not apply."""
+    row = {"instance_id": task, "model_name_or_path": candidate, "model_patch": "no patch"}
+    with (stage / "preds.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def test_only_what_is_named_is_asked_for(stage: Path) -> None:
+    more(stage, "calc-17", "good")
+    done = grade(stage, "-k", "prose", asked="tasks/calc-1.toml")
+    assert "resolved 0 of 1" in done.stdout, done.stdout + done.stderr
+    # Others in its folder are not looked into.
+    assert "without a prediction" not in done.stdout
+    assert "broken.toml" not in done.stdout
+    told = "sandbox: predictions for 1 tasks that are not among the arguments, such as calc-17"
+    assert told in done.stdout
+
+
+def test_predictions_for_other_tasks_are_told_where_nothing_is_graded(stage: Path) -> None:
+    (stage / "preds.jsonl").write_text("")
+    more(stage, "calc-17", "good")
+    done = grade(stage)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "such as calc-17" in done.stdout
+    assert grade(stage, asked="tasks/calc-1.toml").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_processes_report_this_session_s_candidates(stage: Path) -> None:
+    more(stage, "calc-1", "prose-2")
+    shared = {"PYTEST_PLUGINS": "pytest_sandbox.plugin,xdist.plugin"}
+    both = grade(stage, "-k", "prose", "-n1", **shared)
+    assert "resolved 0 of 2" in both.stdout, both.stdout + both.stderr
+    one = grade(stage, "-k", "prose-2", "-n1", **shared)
+    assert "resolved 0 of 1" in one.stdout, one.stdout + one.stderr
+    assert "prose-2" in (stage / "sandbox-results" / "summary.md").read_text()
 
 
 _READER = """

@@ -14,7 +14,7 @@ from pytest_sandbox import wire
 from pytest_sandbox.grading.matching import RULES, matcher
 from pytest_sandbox.grading.model import Observed, Outcome, Status, Task, Verdict
 from pytest_sandbox.grading.verdict import PASSING, grade, observed, settled
-from pytest_sandbox.results import Recorder
+from pytest_sandbox.results import Recorder, last_words
 
 STATUSES: tuple[Status, ...] = (
     "passed", "failed", "error", "skipped", "xfailed", "xpassed", "missing",
@@ -235,6 +235,7 @@ OUTCOMES: list[tuple[str, Observed, Outcome, str]] = [
     ("collection of another file, one failed",
      run_of("a+ b- c+ d+", collection_errors={"o.py": ""}), "partially_resolved", ""),
     ("conftest", run_of("", end="usage"), "collection_error", "conftest.py"),
+    ("option", run_of("", end="usage", said="no -x"), "collection_error", "not start: no -x"),
     ("nothing", run_of(""), "no_tests", "no test"),
     ("pytest.exit", run_of("a+ b+ c?", end="exit"), "regressed", "test_c (missing)"),
     ("pytest.exit, all passed before", run_of("a+ b+ c+ d+", end="exit"), "unresolved", "itself"),
@@ -255,6 +256,22 @@ def test_outcomes(ran: Observed, outcome: Outcome, reason: str) -> None:
     assert [t.status for t in verdict.fail_to_pass] == [
         ran.tests.get(nodeid, "missing") for nodeid in (A, B)
     ]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("", ""),
+        ("usage: pytest [options]\npytest: error: unrecognized arguments: --x\n  inifile: a\n",
+         "pytest: error: unrecognized arguments: --x"),
+        ("ImportError while loading conftest '/w/conftest.py'.\nconftest.py:1: in <module>\n"
+         "    import gone\nE   ModuleNotFoundError: No module named 'gone'\n",
+         "ImportError while loading conftest '/w/conftest.py'. "
+         "ModuleNotFoundError: No module named 'gone'"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_an_end(message: str, said: str) -> None:
+    assert last_words(wire.End(n=0, reason="usage", exitstatus=4, message=message)) == said
 
 
 @pytest.mark.parametrize("profile", ["strict", "swebench"])

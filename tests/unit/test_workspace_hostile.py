@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox.errors import BadInput
-from pytest_sandbox.workspace import Workspace, checkout
+from pytest_sandbox.workspace import Workspace, checkout, disk
 from tests.unit.gitrepo import ENV, Repo, fingerprint, git, unpack
 
 MISNAMED = r"other content|parsed|damaged"
@@ -263,6 +263,20 @@ def test_files_that_would_hang_a_reader(repo: Repo) -> None:
         os.mkfifo(path)
     with Workspace.open(repo.path) as space:
         assert space.working_tree().id == space.commit("trunk").id
+
+
+def test_files_that_would_be_read_for_hours(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = repo.path / "large"
+    large.touch()
+    os.truncate(large, 1 << 40)
+    with Workspace.open(repo.path) as space:
+        with pytest.raises(BadInput, match=r"'large' has 1,099,511,627,776 bytes.*\.gitignore"):
+            space.working_tree()
+        large.write_bytes(b"x" * 600)
+        (repo.path / "more").write_bytes(b"x" * 600)
+        monkeypatch.setattr(disk, "MAX_TOTAL", 1000)
+        with pytest.raises(BadInput, match="and 1,000 in all are taken"):
+            space.working_tree()
 
 
 def test_pipes_and_devices_among_the_objects(repo: Repo) -> None:
