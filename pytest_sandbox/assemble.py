@@ -113,6 +113,11 @@ def make_run(
     options = resolve_with(keys)
     engine = provider or fallback.names(options["provider"])[0]
     able = replace(capabilities(engine), **account(options))
+    if options["split"] > 1 and options["artifact"]:
+        raise BadInput(
+            "--sandbox-split and --sandbox-artifact do not go together: each sandbox has files of "
+            "its own, by the same names; leave one of them out"
+        )
     if os.sep in str(keys.get("sandbox_python", "")):
         raise BadInput(
             "the repository's ini sets sandbox_python to a path; an ini can name a version such "

@@ -27,8 +27,8 @@ def main(config: pytest.Config) -> int:
     named = option.sandbox or option.sandbox_provider or os.environ.get("PYTEST_SANDBOX_PROVIDER")
     try:
         names = fallback.names(named) if named else ()
-        age = seconds(option.sandbox_reap_age)
-    except (BadInput, ValueError) as error:
+        age = _age(option.sandbox_reap_age)
+    except BadInput as error:
         sys.stderr.write(f"ERROR: {error}\n")
         return int(pytest.ExitCode.USAGE_ERROR)
 
@@ -54,7 +54,18 @@ def main(config: pytest.Config) -> int:
             status = max(status, await _each(names, others, _clear_there, say))
         return status
 
-    return anyio.run(work)
+    try:
+        return anyio.run(work)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was found or ended so far is above\n")
+        return int(pytest.ExitCode.INTERRUPTED)
+
+
+def _age(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise BadInput(f"--sandbox-reap-age: {text!r} is not {error}") from None
 
 
 async def _sweep(names: Sequence[str], others: registry.Factories, age: float, say: Say) -> int:

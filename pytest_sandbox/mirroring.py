@@ -46,7 +46,8 @@ def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
                 capture.suspend_global_capture(in_=True)
             patch = assemble.read_patch(early["patch"], directory)
         root = workspace.root or repo
-        cwd = "" if named else plan.inside(root, directory.resolve(), "the current directory")
+        here = directory.resolve()
+        cwd = "" if named else plan.inside(root, here, "the current directory")
 
         def made(provider: str | None) -> tuple[plan.Run, dict[str, Any]]:
             return assemble.make_run(
@@ -57,7 +58,7 @@ def start(config: pytest.Config, *, notes: list[str], others: Any) -> None:
                 base=early["base"],
                 read_ini=True,
                 provider=provider,
-                args=_arguments(option, defaults, root, root if named else directory.resolve()),
+                args=_arguments(option, defaults, root, root if named else here, here),
                 cwd=cwd,
                 columns=_columns(),
                 live=option.capture == "no",
@@ -109,7 +110,7 @@ def _environment_provider() -> str | None:
 
 
 def _arguments(
-    option: argparse.Namespace, defaults: argparse.Namespace, root: Path, cwd: Path
+    option: argparse.Namespace, defaults: argparse.Namespace, root: Path, cwd: Path, here: Path
 ) -> list[str]:
     """What the sandbox's pytest is told: its side's options, and what to collect."""
     config_file = option.inifilename
@@ -117,13 +118,20 @@ def _arguments(
         option = argparse.Namespace(**{**vars(option), "inifilename": None})
     return [
         *sides.sandbox_args(option, defaults),
-        *(_target(argument, root, cwd) for argument in option.file_or_dir),
+        *(_target(argument, root, cwd, here) for argument in option.file_or_dir),
     ]
 
 
-def _target(argument: str, root: Path, cwd: Path) -> str:
-    """A path or node id, made relative: it is looked for in the composed tree, not here."""
+def _target(argument: str, root: Path, cwd: Path, here: Path) -> str:
+    """A path or node id, made relative: it is looked for in the composed tree, not here.
+
+    Below the named repository it is relative to that, or to where pytest is, as node ids are shown.
+    """
     path, separator, rest = argument.partition("::")
+    shown = os.path.normpath(os.path.join(here, path))
+    there = os.path.lexists(os.path.join(cwd, path))
+    if not there and os.path.lexists(shown) and Path(shown).is_relative_to(root):
+        path = shown
     if not os.path.isabs(path):
         inside = os.path.normpath(os.path.join(cwd, path))
         plan.inside(root, Path(inside), "the argument")

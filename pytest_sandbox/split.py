@@ -26,16 +26,11 @@ async def execute(
     """``runner.execute``, in as many sandboxes as ``run.split`` says.
 
     Raises:
-        Unsupported: artifacts of several sandboxes are wanted, or these collect different tests.
+        Unsupported: the sandboxes collect different tests.
         SandboxError: as ``runner.execute``.
     """
     if run.split == 1:
         return await runner.execute(run, provider, consumer, host)
-    if run.artifacts:
-        raise Unsupported(
-            "--sandbox-split and --sandbox-artifact do not go together: each sandbox has files of "
-            "its own, by the same names; leave one of them out"
-        )
     with runner.boundary(run.name):
         plan.check(run, provider.name, provider.able)
         # Once, before all of them do.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,8 +204,12 @@ def test_no_other_provider_once_it_runs(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_key_that_expires_while_a_sandbox_is_made(stage: Stage, refused: bool) -> None:
+def test_a_key_that_expires_while_a_sandbox_is_made(
+    stage: Stage, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may be there: the next start looks again, unless it is known to be gone."""
+    # Others may have left what the next start shall look for.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     provider = FakeProvider(collected("test_a"), all_pass)
     made = provider.create
     reaped: list[str] = []
@@ -224,8 +229,6 @@ def test_a_key_that_expires_while_a_sandbox_is_made(stage: Stage, refused: bool)
     assert reaped == [sandbox.id]
     left = [entry.name for entry in assemble.host().ledger.entries()]
     assert left == ([sandbox.id] if refused else [])
-    for entry in assemble.host().ledger.entries():
-        entry.close()
 
 
 class Paid(FakeProvider):
@@ -267,6 +270,12 @@ def test_a_sandbox_is_kept_for_a_look(
     assert reaped == []
     pytester.runpytest_inprocess("--sandbox-reap", plugins=[Several(again)])
     assert reaped == ([sandbox.id] if kept else [])
+
+
+def test_an_age_that_is_none_is_told_by_its_option(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_inprocess("--sandbox-reap", "--sandbox-reap-age=old")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --sandbox-reap-age: 'old' is not a time such as 90*"])
 
 
 def test_what_cannot_be_kept_is_not_begun(stage: Stage) -> None:

@@ -397,6 +397,10 @@ def places(stage: Stage, tmp_path: Path) -> dict[str, tuple[Path, Sequence[str]]
         "absolute": (tmp_path, [f"--sandbox-repo={top}", str(top / "sub/test_a.py")]),
         "repo": (tmp_path, [f"--sandbox-repo={top}", "sub/test_a.py"]),
         "relative": (top.parent, [f"--sandbox-repo={top.name}", "sub/test_a.py"]),
+        "as shown": (
+            top.parent,
+            [f"--sandbox-repo={top.name}", f"{top.name}/sub/test_a.py::test_a"],
+        ),
     }
 
 
@@ -409,6 +413,7 @@ def places(stage: Stage, tmp_path: Path) -> dict[str, tuple[Path, Sequence[str]]
         ("absolute", "", "sub/test_a.py"),
         ("repo", "", "sub/test_a.py"),
         ("relative", "", "sub/test_a.py"),
+        ("as shown", "", "sub/test_a.py::test_a"),
     ],
 )
 def test_from_anywhere(
